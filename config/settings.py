@@ -1,0 +1,108 @@
+"""Every setting, from the environment (prefix ``SESSION_EXECUTOR_``) or a ``.env`` file."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Units are in the names; defaults suit one worker on one machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SESSION_EXECUTOR_", env_file=".env", extra="ignore", hide_input_in_errors=True
+    )
+
+    # --- services
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Ledger and Celery broker; rediss:// for TLS."
+    )
+    rpc_url: SecretStr = Field(
+        SecretStr("http://127.0.0.1:8545"), description="JSON-RPC endpoint of the session's chain."
+    )
+    chain_id: int = Field(8453, description="The chain that the RPC endpoint must report.", gt=0)
+    orchestrator_url: str = Field(
+        "https://v1.orchestrator.rhinestone.dev", description="Base URL of the orchestrator."
+    )
+    orchestrator_api_key: SecretStr = Field(SecretStr(""), description="Sent as x-api-key.")
+
+    # --- keys
+    key_store: Literal["keystore", "vault"] = Field("keystore", description="Where session keys live.")
+    keystore_dir: Path = Field(
+        Path("~/.local/share/session-executor/keys"), description="Folder of the encrypted keystore files."
+    )
+    keystore_passphrase: SecretStr | None = Field(None, description="Passphrase of the keystore files.")
+    keystore_passphrase_file: Path | None = Field(
+        None, description="File (mode 0600) that holds the passphrase instead."
+    )
+    vault_addr: str = Field("http://127.0.0.1:8200", description="Vault address.")
+    vault_namespace: str = Field("", description="Vault namespace, if any.")
+    vault_token: SecretStr | None = Field(None, description="Token auth.")
+    vault_role_id: str = Field("", description="AppRole auth.")
+    vault_secret_id: SecretStr | None = Field(None, description="AppRole auth.")
+    vault_mount: str = Field("secret", description="KV v2 mount.")
+    vault_prefix: str = Field("session-keys", description="Path of the keys below the mount.")
+    vault_timeout_s: float = Field(5.0, description="Bound on one Vault request.", gt=0)
+
+    # --- time limits; the sentence says where each number comes from
+    http_timeout_ms: int = Field(
+        10_000, description="Bound on one orchestrator request, connect to last byte.", gt=0
+    )
+    rpc_timeout_ms: int = Field(5_000, description="Bound on one JSON-RPC request.", gt=0)
+    redis_timeout_ms: int = Field(
+        2_000, description="Bound on one Redis command; enqueue must answer within 5 s.", gt=0
+    )
+    execution_margin_s: int = Field(
+        0, description="Added to the quote's expiry when a time frame is checked against it.", ge=0
+    )
+    max_clock_skew_s: int = Field(
+        60, description="Refuse to sign when chain and local clock differ by more; Base blocks every 2 s.", gt=0
+    )
+    min_quote_left_s: int = Field(
+        10, description="A quote with less life left is dropped: signing and POST take up to this long.", ge=0
+    )
+    claim_lease_ms: int = Field(
+        45_000, description="An attempt that is silent for this long is taken over; above the task's hard limit.", gt=0
+    )
+    task_soft_limit_s: int = Field(30, description="A stage must finish within this.", gt=0)
+    task_hard_limit_s: int = Field(40, description="A stage is killed after this.", gt=0)
+    max_attempts: int = Field(5, description="Claims of one intent before anything is signed, then DEAD.", gt=0)
+
+    # --- watching: the cadence of the SDK's waitForExecution
+    poll_initial_ms: int = Field(500, description="Delay between polls at first (SDK 1.15).", gt=0)
+    poll_later_ms: int = Field(2_000, description="Delay between polls later on (SDK 1.15).", gt=0)
+    poll_later_after_ms: int = Field(15_000, description="When the later delay starts (SDK 1.15).", gt=0)
+    watch_attention_ms: int = Field(
+        210_000, description="Ask for attention after this; the SDK gives up here, we go on watching.", gt=0
+    )
+    watch_stale_ms: int = Field(30_000, description="Delay between polls once attention is set.", gt=0)
+    not_found_grace_s: int = Field(
+        60, description="How long after a signed payload's expiry a 404 must last before it counts as dead.", ge=0
+    )
+    success_status: Literal["COMPLETED", "FILLED", "PRECONFIRMED"] = Field(
+        "COMPLETED", description="The first orchestrator status that counts as done."
+    )
+
+    # --- scheduling
+    strategies_file: Path | None = Field(None, description="TOML file of strategies that beat runs.")
+    tick_ms: int = Field(500, description="How often beat asks for due polls.", gt=0)
+    stuck_after_ms: int = Field(
+        15_000, description="A queued message that nobody claimed for this long is sent again.", gt=0
+    )
+
+    # --- operation
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_json: bool = Field(False, description="One JSON object per line instead of text.")
+    allow_insecure_redis: bool = Field(
+        False, description="Permit a Redis beyond loopback without password or TLS."
+    )
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

@@ -1,0 +1,5 @@
+"""Shared fixtures. A missing service skips a test on a laptop and fails it in CI."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.support.vectors"]

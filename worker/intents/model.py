@@ -1,0 +1,144 @@
+"""TradeIntent (what is asked) and IntentRecord (what became of it)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.intents.states import State
+from worker.policies.base import CounterChange, Execution
+
+
+@dataclass(frozen=True, slots=True)
+class TradeIntent:
+    """What an operator or a strategy asks for.
+
+    Attributes:
+        session_id: ``ses_`` + 16 hex digits, see ``worker/sessions/registry.py``.
+        idempotency_key: the caller's name for this one execution, 1..200 printable characters.
+        calls: the calls the account shall make on the session's chain, in order.
+        sponsored: whether the integrator's project pays the fees.
+        not_after: unix seconds after which the intent must not be signed any more; 0 means no limit.
+        source: who enqueued it: ``cli``, ``api`` or ``strategy:<name>``.
+        note: free text for people, e.g. ``transfer 10 USDC to 0x…``.
+    """
+
+    session_id: str
+    idempotency_key: str
+    calls: tuple[Execution, ...]
+    sponsored: bool = True
+    not_after: int = 0
+    source: str = "api"
+    note: str = ""
+
+    @property
+    def intent_id(self) -> str:
+        """``int_<session 16 hex>_<24 hex>``: the same session and key always give the same id.
+
+        The session's digits come first so that a record's Redis slot can be derived from its id alone.
+        """
+        session = self.session_id.removeprefix("ses_")
+        digest = hashlib.sha256(f"{self.session_id}\n{self.idempotency_key}".encode()).hexdigest()
+        return f"int_{session}_{digest[:24]}"
+
+    def payload(self) -> str:
+        """Canonical JSON of what was asked; two requests are the same iff these are equal.
+
+        ``source`` and ``note`` do not change what is executed and are left out.
+        """
+        return json.dumps(
+            {
+                "calls": [
+                    {"to": call.to, "value": str(call.value), "data": "0x" + call.data.hex()}
+                    for call in self.calls
+                ],
+                "notAfter": self.not_after,
+                "sessionId": self.session_id,
+                "sponsored": self.sponsored,
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+
+    def payload_hash(self) -> str:
+        """SHA-256 of ``payload()``, hex."""
+        return hashlib.sha256(self.payload().encode()).hexdigest()
+
+    @classmethod
+    def from_payload(
+        cls, payload: str, *, idempotency_key: str, source: str = "api", note: str = ""
+    ) -> TradeIntent:
+        """The inverse of ``payload()``."""
+        value: dict[str, Any] = json.loads(payload)
+        return cls(
+            session_id=value["sessionId"],
+            idempotency_key=idempotency_key,
+            calls=tuple(
+                Execution(call["to"], int(call["value"]), bytes.fromhex(call["data"][2:]))
+                for call in value["calls"]
+            ),
+            sponsored=value["sponsored"],
+            not_after=value["notAfter"],
+            source=source,
+            note=note,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One line of a record's append-only history. ``at_ms`` is unix milliseconds."""
+
+    at_ms: int
+    who: str
+    from_state: str
+    to_state: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntentRecord:
+    """One intent as the ledger holds it.
+
+    Attributes:
+        intent: what was asked.
+        state: where it stands.
+        fence: number of the current attempt; a writer with another number is refused.
+        attempts: how often the intent was claimed.
+        created_ms, updated_ms: unix milliseconds.
+        quote: text of the orchestrator's ``intentOp``, exactly as received (its HMAC covers the bytes).
+        quote_expires_s: unix seconds after which the signed payload can no longer be executed.
+        body: the submit request's body, exactly as sent on every try; holds signatures, so it is never shown.
+        orchestrator_id: the id to poll: the intentOp's nonce, then the orchestrator's own.
+        orchestrator_status: last status word of the orchestrator.
+        tx_hash: transaction of the fill, if known.
+        reason: why it ended, or why it needs attention.
+        attention: a short code when a person should look, else ``""``.
+        reservation: the counter changes reserved for it.
+        fields: everything else (poll bookkeeping), strings.
+        history: oldest first.
+    """
+
+    intent: TradeIntent
+    state: State
+    fence: int
+    attempts: int
+    created_ms: int
+    updated_ms: int
+    quote: str = ""
+    quote_expires_s: int = 0
+    body: str = field(default="", repr=False)
+    orchestrator_id: str = ""
+    orchestrator_status: str = ""
+    tx_hash: str = ""
+    reason: str = ""
+    attention: str = ""
+    reservation: tuple[CounterChange, ...] = ()
+    fields: dict[str, str] = field(default_factory=dict[str, str])
+    history: tuple[HistoryEntry, ...] = ()
+
+    @property
+    def intent_id(self) -> str:
+        """The intent's id."""
+        return self.intent.intent_id

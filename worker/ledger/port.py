@@ -1,0 +1,134 @@
+"""The ``Ledger`` port: the durable truth about intents and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from worker.intents.model import IntentRecord, TradeIntent
+from worker.intents.states import State
+from worker.policies.base import CounterChange
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The record, and whether this call created it (False: the same key and payload were there already)."""
+
+    record: IntentRecord
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One counter of a session. Base units; ``limit`` is the largest limit last seen for it."""
+
+    counter: str
+    token: str
+    policy: str
+    limit: int
+    spent: int
+    reserved: int
+
+
+class Ledger(Protocol):
+    """Every method is one atomic step (one Lua script) and raises ``worker/ledger/errors.py`` classes.
+
+    Every record that is not final has a *due* time (unix ms) in its session's open index: the moment at which
+    somebody must look at it again. ``take_due`` is how pollers and the sweep find work, so nothing can be
+    forgotten by the death of whoever was working on it.
+    """
+
+    def enqueue(self, intent: TradeIntent, *, now_ms: int, due_ms: int) -> Enqueued:
+        """Create the record in QUEUED, or return the one that is there.
+
+        Raises:
+            IdempotencyConflictError: the key is taken by another payload.
+            LedgerUnavailableError: Redis did not answer in time; nothing is known to be stored.
+        """
+        ...
+
+    def get(self, intent_id: str) -> IntentRecord:
+        """The record with its history. Raises IntentNotFoundError."""
+        ...
+
+    def list_intents(
+        self, *, session_id: str = "", states: Iterable[State] = (), limit: int = 50, offset: int = 0
+    ) -> Sequence[IntentRecord]:
+        """Newest first, without history."""
+        ...
+
+    def claim(
+        self, intent_id: str, *, states: Iterable[State], lease_ms: int, now_ms: int, who: str
+    ) -> IntentRecord | None:
+        """Take the intent for one attempt: bumps ``fence`` and ``attempts`` and sets the lease.
+
+        Returns None when it is in another state or another attempt's lease has not run out. The due time becomes
+        the end of the lease, so a dead attempt is found again. Claiming for polling does not count as an attempt
+        of the work (use ``take_due`` for that).
+        """
+        ...
+
+    def release_claim(self, intent_id: str, *, fence: int, due_ms: int, now_ms: int, **fields: str) -> None:
+        """Give up the lease without a change of state; look again at ``due_ms``. Raises FenceLostError."""
+        ...
+
+    def transition(
+        self,
+        intent_id: str,
+        *,
+        fence: int,
+        from_state: State,
+        to_state: State,
+        who: str,
+        why: str,
+        now_ms: int,
+        due_ms: int = 0,
+        reserve: Sequence[CounterChange] = (),
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
+        """Compare-and-set of the state, with its history line, in one step with the budgets.
+
+        - ``reserve``: every change must fit ``spent + reserved + amount <= limit`` or nothing at all happens.
+        - to COMPLETED the record's reservation becomes spend; to any other final state, and back to QUEUED, it is
+          released.
+        - ``due_ms``: when to look again (ignored for final states, which leave the open index). The lease ends.
+        - ``fields``: named IntentRecord attributes (quote, body, …) or free bookkeeping fields to store.
+
+        Raises:
+            FenceLostError: another attempt has the intent.
+            IllegalTransitionError: not in ``from_state``, or the table does not allow it.
+            LimitExceededError: names the counter, limit, spent, reserved and asked amount.
+        """
+        ...
+
+    def annotate(self, intent_id: str, *, now_ms: int, fence: int, due_ms: int = 0, **fields: str) -> None:
+        """Store fields (orchestrator_status, attention, …) without a change of state. Raises FenceLostError."""
+        ...
+
+    def cancel(self, intent_id: str, *, who: str, why: str, now_ms: int) -> IntentRecord:
+        """CANCELED from QUEUED or AUTHORIZED, whoever holds the claim (the fence is bumped).
+
+        Raises:
+            IllegalTransitionError: it is signed already, or final.
+        """
+        ...
+
+    def take_due(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
+        """Open records whose due time has passed; each one's due time is moved ``push_back_ms`` ahead at once,
+
+        so that two pollers do not get the same one.
+        """
+        ...
+
+    def budgets(self, session_id: str) -> Sequence[Budget]:
+        """The session's counters."""
+        ...
+
+    def claim_slot(self, strategy: str, fire_s: int, *, intent_id: str = "") -> bool:
+        """True for the first caller of this (strategy, UTC fire time, unix seconds); False ever after."""
+        ...
+
+    def counts(self) -> Mapping[State, int]:
+        """How many records are in each state."""
+        ...

@@ -1,0 +1,63 @@
+"""The ``Orchestrator`` port: what the pipeline asks of a Rhinestone orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A route to sign.
+
+    Attributes:
+        quote_id: the id under which a submit of this quote can be looked up (alps: the intentOp's nonce).
+        expires_s: unix seconds; the signed payload cannot be executed after it.
+        raw: text of the ``intentOp`` exactly as received; goes back unchanged, number formatting included.
+        intent_op: the same, parsed with exact integers, to be checked and signed.
+        cost: the ``intentCost`` object.
+    """
+
+    quote_id: str
+    expires_s: int
+    raw: str = field(repr=False)
+    intent_op: Mapping[str, Any] = field(repr=False)
+    cost: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitResult:
+    """``intent_id`` is what to poll; ``status`` the word in the reply (PENDING, or FAILED: simulation failed)."""
+
+    intent_id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntentStatus:
+    """One status reply. ``status`` is the word as received, whatever its type, as text."""
+
+    status: str
+    fill_tx_hash: str
+    raw: Mapping[str, Any] = field(repr=False)
+
+
+class Orchestrator(Protocol):
+    """Every method raises ``worker/orchestrator/errors.py`` classes, which tell never sent from maybe sent."""
+
+    def quote(self, request: Mapping[str, Any]) -> Quote:
+        """POST the route request (SDK shape)."""
+        ...
+
+    def submit(self, body: str) -> SubmitResult:
+        """POST the signed body, byte for byte."""
+        ...
+
+    def status(self, intent_id: str) -> IntentStatus:
+        """GET the status."""
+        ...
+
+    def check(self) -> str:
+        """Prove that the service answers our key; returns a short description for ``doctor``."""
+        ...
