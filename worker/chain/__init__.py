@@ -1,0 +1,1 @@
+"""JSON-RPC reads through web3.py."""

@@ -1,0 +1,1 @@
+"""Trade intents: what is asked, amounts, and the state machine."""

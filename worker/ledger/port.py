@@ -115,9 +115,10 @@ class Ledger(Protocol):
         ...
 
     def take_due(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
-        """Open records whose due time has passed; each one's due time is moved ``push_back_ms`` ahead at once,
+        """Open records whose due time has passed.
 
-        so that two pollers do not get the same one.
+        Each one's due time is moved ``push_back_ms`` ahead in the same step, so that two pollers never get the
+        same record.
         """
         ...
 
