@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+pragma solidity 0.8.30;
+
+import {Call, DevAccount} from "./DevAccount.sol";
+
+/// @title A stand-in for the Intent Executor
+/// @notice Put at the production address. It executes an intent once per (account, nonce): first the enabling of the
+///         session, when the signature carries it, then all ops, atomically. The real executor asks the emissary to
+///         verify signature and policies; here the devnet's orchestrator does that before it sends the transaction,
+///         so only its relayer may call. The relayer's address is storage slot 0, written when the code is put.
+contract DevExecutor {
+    address public constant EMISSARY = 0xad568B3F825A8d5FFc06DD3253526B64D810Ae89;
+
+    address public relayer;
+    mapping(address => mapping(uint256 => bool)) public isNonceUsed;
+
+    event IntentExecuted(address indexed account, uint256 indexed nonce);
+
+    error OnlyRelayer();
+    error NonceUsed(address account, uint256 nonce);
+
+    modifier onlyRelayer() {
+        if (msg.sender != relayer) revert OnlyRelayer();
+        _;
+    }
+
+    /// @param setConfigCall calldata for the emissary's `setConfig`, or empty. It is sent from this contract, not from
+    ///        the account, so the emissary checks the owner's signature.
+    function execute(address payable account, uint256 nonce, bytes calldata setConfigCall, Call[] calldata calls)
+        external
+        onlyRelayer
+    {
+        if (isNonceUsed[account][nonce]) revert NonceUsed(account, nonce);
+        isNonceUsed[account][nonce] = true;
+        if (setConfigCall.length != 0) {
+            (bool ok, bytes memory result) = EMISSARY.call(setConfigCall);
+            if (!ok) {
+                assembly ("memory-safe") {
+                    revert(add(result, 32), mload(result))
+                }
+            }
+        }
+        DevAccount(account).executeFromExecutor(calls);
+        emit IntentExecuted(account, nonce);
+    }
+
+    /// @notice Sets a fresh account up. Stands in for the account's factory.
+    function configureAccount(
+        address payable account,
+        DevAccount.Kind kind,
+        uint256 threshold,
+        address[] calldata owners
+    ) external onlyRelayer {
+        DevAccount(account).configure(kind, threshold, owners);
+    }
+}
