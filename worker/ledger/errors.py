@@ -1,0 +1,87 @@
+"""What the ledger raises.
+
+InputError
+├── IdempotencyConflictError   the idempotency key is taken by another payload
+├── IntentNotFoundError        no record has this id
+└── LedgerInputError           an argument cannot be stored
+ServiceError
+├── LedgerUnavailableError     Redis did not answer, or refused the command; ``maybe_done`` tells which
+└── LedgerInconsistentError    what Redis holds contradicts itself; nothing was written
+ExecutorError
+├── FenceLostError             another attempt has the intent
+└── IllegalTransitionError     the table of states does not allow the move
+RefusedError
+└── LimitExceededError         a counter would pass its limit
+"""
+
+from __future__ import annotations
+
+from worker.errors import ExecutorError, InputError, RefusedError, ServiceError
+from worker.policies.base import CounterChange
+
+
+class IdempotencyConflictError(InputError):
+    """The key names another execution already; the record that is there is left as it is."""
+
+
+class IntentNotFoundError(InputError):
+    """No record has this id."""
+
+
+class LedgerInputError(InputError):
+    """An id, name or value that the ledger does not take."""
+
+
+class LedgerUnavailableError(ServiceError):
+    """Redis did not answer in time, or refused the command.
+
+    Attributes:
+        maybe_done: True when a write was on its way, so it may have been carried out: ask before doing it again
+            (``enqueue`` may always be repeated, its id makes it idempotent). False when it was certainly not.
+    """
+
+    def __init__(self, message: str, *, field: str = "", fix: str = "", maybe_done: bool = False) -> None:
+        super().__init__(message, field=field, fix=fix)
+        self.maybe_done = maybe_done
+
+
+class LedgerInconsistentError(ServiceError):
+    """Redis holds something that this program never writes. The script stopped before its first write."""
+
+
+class FenceLostError(ExecutorError):
+    """Another attempt (or a cancel) has taken the intent; stop working on it."""
+
+
+class IllegalTransitionError(ExecutorError):
+    """The record is not in the expected state, or the table of states does not allow the move."""
+
+
+class LimitExceededError(RefusedError):
+    """``spent + reserved + amount > limit``; nothing of the batch was reserved.
+
+    Attributes:
+        counter: the counter's key, as in ``CounterChange``.
+        policy: the policy's type.
+        token: lower-case token address, or ``""``.
+        call_index: index of the call that does not fit.
+        limit, spent, amount: base units.
+        reserved: base units, what earlier calls of the same batch asked for included.
+    """
+
+    def __init__(self, change: CounterChange, *, spent: int, reserved: int) -> None:
+        self.counter = change.counter
+        self.policy = change.policy
+        self.token = change.token
+        self.call_index = change.call_index
+        self.limit = change.limit
+        self.spent = spent
+        self.reserved = reserved
+        self.amount = change.amount
+        of_token = f" of token {change.token}" if change.token else ""
+        super().__init__(
+            f"call {change.call_index} asks for {change.amount}{of_token}, but of the limit {change.limit} "
+            f"{spent} is spent and {reserved} reserved",
+            field=change.policy,
+            fix="wait for open intents to end, ask for less, or have the user approve a higher limit",
+        )

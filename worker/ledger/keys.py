@@ -1,0 +1,77 @@
+"""Names of the Redis keys.
+
+Everything of one session carries the hash tag ``{<16 hex digits>}`` and so lies in one slot of a Redis Cluster; a
+script touches the keys of one session, or of one strategy's slots, only.
+
+============================  ======  ==================================================
+``sx:sessions``               set     the sessions' 16 hex digits
+``sx:{S}:intent:<id>``        hash    the record
+``sx:{S}:history:<id>``       list    its history, JSON, append only
+``sx:{S}:open``               zset    ids that are not final, by due time (unix ms)
+``sx:{S}:all``                zset    every id, by creation time (unix ms)
+``sx:{S}:counts``             hash    state -> number of records
+``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``
+``sx:slots:{strategy}``       zset    fire times that are taken (unix seconds)
+``sx:slots:{strategy}:floor`` string  newest fire time that was forgotten
+============================  ======  ==================================================
+"""
+
+from __future__ import annotations
+
+import re
+
+from worker.ledger.errors import IntentNotFoundError, LedgerInputError
+
+SESSIONS = "sx:sessions"
+
+_SESSION = re.compile(r"ses_[0-9a-f]{16}")
+_INTENT = re.compile(r"int_([0-9a-f]{16})_[0-9a-f]{24}")
+
+
+def digits_of_session(session_id: str) -> str:
+    """The hash tag of a session id ``ses_<16 hex>``. Raises LedgerInputError."""
+    if not _SESSION.fullmatch(session_id):
+        raise LedgerInputError(
+            f"{session_id!r} is no session id",
+            field="session_id",
+            fix="it is ses_ and 16 lower-case hex digits",
+        )
+    return session_id.removeprefix("ses_")
+
+
+def digits_of_intent(intent_id: str) -> str:
+    """The hash tag of an intent id ``int_<16 hex>_<24 hex>``. Raises IntentNotFoundError."""
+    match = _INTENT.fullmatch(intent_id)
+    if not match:
+        raise IntentNotFoundError(
+            f"no intent has the id {intent_id!r}",
+            field="intent_id",
+            fix="ids look like int_<16 hex>_<24 hex>; see `session-executor intents list`",
+        )
+    return match[1]
+
+
+def intent(intent_id: str) -> str:
+    """The record's hash."""
+    return f"sx:{{{digits_of_intent(intent_id)}}}:intent:{intent_id}"
+
+
+def history(intent_id: str) -> str:
+    """The record's history."""
+    return f"sx:{{{digits_of_intent(intent_id)}}}:history:{intent_id}"
+
+
+def of_session(digits: str, name: str) -> str:
+    """``open``, ``all``, ``counts`` or ``budget`` of a session."""
+    return f"sx:{{{digits}}}:{name}"
+
+
+def slots(strategy: str) -> str:
+    """The fire times of a strategy. Raises LedgerInputError for a name that would break the hash tag."""
+    if not strategy or not strategy.isprintable() or set(strategy) & set("{}"):
+        raise LedgerInputError(
+            f"{strategy!r} is no strategy name",
+            field="strategy",
+            fix="use printable characters without braces",
+        )
+    return f"sx:slots:{{{strategy}}}"

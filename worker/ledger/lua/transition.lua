@@ -1,0 +1,65 @@
+-- Compare-and-set of a record's state together with its budgets, its due time and its history.
+--
+-- KEYS  intent, history, open, counts, budget
+-- ARGV  id, fence, from state, to state, who, why, now ms, due ms, changes to reserve (JSON, '' = none),
+--       then name, value, name, value, ... of the fields to store
+-- Returns {'ok'}, {'missing'}, {'fence', current fence, state}, {'illegal', state}, {'held'} (it has a reservation
+-- already) or {'limit', index of the change, spent, reserved}.
+
+local from_state, to_state = ARGV[3], ARGV[4]
+local now = redis.call('HMGET', KEYS[1], 'state', 'fence', 'reservation')
+if not now[1] then
+  return { 'missing' }
+end
+if now[2] ~= ARGV[2] then
+  return { 'fence', now[2], now[1] }
+end
+if now[1] ~= from_state or not TRANSITIONS[from_state][to_state] then
+  return { 'illegal', now[1] }
+end
+
+-- Everything is decided before anything is written.
+local plan = {}
+local held = now[3] or ''
+local lets_go = FINAL[to_state] or to_state == 'QUEUED'
+if ARGV[9] ~= '' then
+  if lets_go then
+    return { 'illegal', now[1] }
+  end
+  if held ~= '' then
+    return { 'held' }
+  end
+  local broken = plan_reserve(plan, KEYS[5], changes_of(ARGV[9]))
+  if broken then
+    return { 'limit', broken[1], broken[2], broken[3] }
+  end
+elseif lets_go then
+  plan_release(plan, KEYS[5], changes_of(held), to_state == 'COMPLETED')
+end
+
+redis.call('HSET', KEYS[1], 'state', to_state, 'updated_ms', ARGV[7], 'lease_until_ms', '0', 'lease_who', '')
+plan_apply(plan, KEYS[5])
+if ARGV[9] ~= '' then
+  redis.call('HSET', KEYS[1], 'reservation', ARGV[9])
+elseif lets_go and held ~= '' then
+  redis.call('HSET', KEYS[1], 'reservation', '')
+  if to_state == 'COMPLETED' then
+    -- Kept so that the budgets can be recounted from the records.
+    redis.call('HSET', KEYS[1], 'settled', held)
+  end
+end
+if from_state == 'DEAD' then
+  -- A replay starts afresh, or it would be dead again at its first claim.
+  redis.call('HSET', KEYS[1], 'attempts', '0')
+end
+for index = 10, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
+end
+if FINAL[to_state] then
+  redis.call('ZREM', KEYS[3], ARGV[1])
+else
+  redis.call('ZADD', KEYS[3], ARGV[8], ARGV[1])
+end
+history_append(KEYS[2], ARGV[7], ARGV[5], from_state, to_state, ARGV[6])
+count_move(KEYS[4], from_state, to_state)
+return { 'ok' }

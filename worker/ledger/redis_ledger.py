@@ -1,0 +1,477 @@
+"""The ``Ledger`` port on Redis: every state change is one Lua script in ``lua/``."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import structlog
+from redis.exceptions import NoScriptError
+
+from worker.intents.model import IntentRecord, TradeIntent
+from worker.intents.states import FINAL, State
+from worker.ledger import codec, connection, keys
+from worker.ledger.errors import (
+    FenceLostError,
+    IdempotencyConflictError,
+    IllegalTransitionError,
+    IntentNotFoundError,
+    LedgerInconsistentError,
+    LedgerInputError,
+    LimitExceededError,
+)
+from worker.ledger.port import Budget, Enqueued
+from worker.ledger.scripts import script
+from worker.policies.base import CounterChange
+
+log = structlog.get_logger(__name__)
+
+#: Records read in one round trip when listing: a record with its quote is some 20 kB.
+_PAGE = 100
+#: Fire times remembered one by one per strategy; a week of one-minute slots.
+_SLOTS_KEPT = 10_080
+#: What an operator needs to see is never longer than this, and an orchestrator's error page may be.
+_MAX_WHY = 2_000
+_MAX_IDEMPOTENCY_KEY = 200
+
+
+class RedisLedger:
+    """The ledger in one Redis (or Valkey) database.
+
+    May be used by several threads and across a fork. Nothing is sent before the first call.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        timeout_ms: bound on one Redis command; every method answers or raises within about 1 s more.
+
+    Raises:
+        LedgerInputError: the URL cannot be used.
+    """
+
+    def __init__(self, url: str, *, timeout_ms: int = 2_000) -> None:
+        self.where = connection.safe_url(url)
+        self._redis = connection.connect(url, timeout_ms=timeout_ms)
+
+    def __repr__(self) -> str:
+        return f"<RedisLedger at {self.where}>"
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._redis.close()
+
+    # --- records
+
+    def enqueue(self, intent: TradeIntent, *, now_ms: int, due_ms: int) -> Enqueued:
+        """Create the record in QUEUED, or return the one that is there. See ``Ledger.enqueue``.
+
+        Repeating it after LedgerUnavailableError is always safe.
+
+        Raises:
+            LedgerInputError: the session id or the idempotency key is malformed.
+            IdempotencyConflictError: the key is taken by another payload.
+            LedgerUnavailableError: Redis did not answer in time.
+        """
+        digits = keys.digits_of_session(intent.session_id)
+        key = intent.idempotency_key
+        if not 1 <= len(key) <= _MAX_IDEMPOTENCY_KEY or not key.isprintable():
+            raise LedgerInputError(
+                f"has {len(key)} characters or some that cannot be printed",
+                field="idempotency_key",
+                fix=f"use 1 to {_MAX_IDEMPOTENCY_KEY} printable characters",
+            )
+        intent_id = intent.intent_id
+        # The set of sessions lies in another slot, so it cannot be in the script. It goes first: a session without
+        # records is harmless, a record in a session that nobody looks at is not.
+        connection.reach(self._redis, self.where)
+        with connection.named_errors(self.where, writes=False):
+            self._redis.sadd(keys.SESSIONS, digits)
+        reply = self._run(
+            "enqueue",
+            (
+                keys.intent(intent_id),
+                keys.history(intent_id),
+                keys.of_session(digits, "open"),
+                keys.of_session(digits, "all"),
+                keys.of_session(digits, "counts"),
+            ),
+            (
+                intent_id,
+                intent.payload(),
+                intent.payload_hash(),
+                key,
+                intent.session_id,
+                codec.storable(intent.source),
+                codec.storable(intent.note)[:_MAX_WHY],
+                now_ms,
+                due_ms,
+            ),
+        )
+        if reply[0] == "conflict":
+            raise IdempotencyConflictError(
+                f"{key!r} is the key of {intent_id}, which asks for something else",
+                field="idempotency_key",
+                fix=f"use another key, or see `session-executor intents show {intent_id}`",
+            )
+        return Enqueued(codec.parse_record(intent_id, _pairs(reply[1])), created=reply[0] == "created")
+
+    def get(self, intent_id: str) -> IntentRecord:
+        """The record with its history.
+
+        Raises:
+            IntentNotFoundError, LedgerUnavailableError, LedgerInconsistentError
+        """
+        with connection.named_errors(self.where, writes=False):
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(keys.intent(intent_id))
+            pipe.lrange(keys.history(intent_id), 0, -1)
+            values, history = pipe.execute()
+        if not values:
+            raise _not_found(intent_id)
+        return codec.parse_record(intent_id, values, history)
+
+    def list_intents(
+        self, *, session_id: str = "", states: Iterable[State] = (), limit: int = 50, offset: int = 0
+    ) -> Sequence[IntentRecord]:
+        """Newest first, without history; one that does not parse is left out and logged.
+
+        Args:
+            session_id: only this session's.
+            states: only these states; empty means all.
+            limit: how many at most.
+            offset: how many to leave out before.
+
+        Raises:
+            LedgerInputError, LedgerUnavailableError
+        """
+        wanted = frozenset(states)
+        sessions = [keys.digits_of_session(session_id)] if session_id else self._sessions()
+        ids = heapq.merge(*(self._newest(digits) for digits in sessions), reverse=True)
+        found = (
+            record
+            for page in _pages((intent_id for _, intent_id in ids), min(_PAGE, limit + offset))
+            for record in self._read(page)
+            if not wanted or record.state in wanted
+        )
+        return list(islice(found, offset, offset + limit))
+
+    def claim(
+        self, intent_id: str, *, states: Iterable[State], lease_ms: int, now_ms: int, who: str
+    ) -> IntentRecord | None:
+        """Take the intent for one attempt, or None. See ``Ledger.claim``.
+
+        Raises:
+            IntentNotFoundError, LedgerUnavailableError
+        """
+        digits = keys.digits_of_intent(intent_id)
+        reply = self._run(
+            "claim",
+            (keys.intent(intent_id), keys.of_session(digits, "open")),
+            (intent_id, now_ms, now_ms + lease_ms, codec.storable(who), *sorted(states)),
+        )
+        if reply[0] == "missing":
+            raise _not_found(intent_id)
+        return codec.parse_record(intent_id, _pairs(reply[1])) if reply[0] == "claimed" else None
+
+    def release_claim(self, intent_id: str, *, fence: int, due_ms: int, now_ms: int, **fields: str) -> None:
+        """Give up the lease without a change of state; look again at ``due_ms``.
+
+        Raises:
+            FenceLostError, IntentNotFoundError, LedgerInputError, LedgerUnavailableError
+        """
+        self._store(intent_id, fence=fence, now_ms=now_ms, due=str(due_ms), end_lease=True, fields=fields)
+
+    def annotate(self, intent_id: str, *, now_ms: int, fence: int, due_ms: int = 0, **fields: str) -> None:
+        """Store fields without a change of state. ``due_ms`` 0 leaves the due time; the lease goes on.
+
+        Raises:
+            FenceLostError, IntentNotFoundError, LedgerInputError, LedgerUnavailableError
+        """
+        due = str(due_ms) if due_ms else ""
+        self._store(intent_id, fence=fence, now_ms=now_ms, due=due, end_lease=False, fields=fields)
+
+    def transition(
+        self,
+        intent_id: str,
+        *,
+        fence: int,
+        from_state: State,
+        to_state: State,
+        who: str,
+        why: str,
+        now_ms: int,
+        due_ms: int = 0,
+        reserve: Sequence[CounterChange] = (),
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
+        """Compare-and-set of the state in one step with budgets, due time and history. See ``Ledger.transition``.
+
+        Besides what the port says: ``due_ms`` 0 means *at once*. A final state takes ``why`` as its ``reason`` (but for
+        COMPLETED) and clears ``attention``, unless ``fields`` says otherwise. Back in QUEUED the dropped quote's fields
+        are cleared. DEAD → QUEUED sets ``attempts`` to 0.
+
+        Raises:
+            FenceLostError, IllegalTransitionError, LimitExceededError, IntentNotFoundError, LedgerInputError
+            LedgerUnavailableError: ``maybe_done`` tells whether it may have happened.
+        """
+        digits = keys.digits_of_intent(intent_id)
+        why = codec.storable(why)[:_MAX_WHY]
+        stored = _implied_fields(to_state, why) | dict(fields or {})
+        reply = self._run(
+            "transition",
+            (
+                keys.intent(intent_id),
+                keys.history(intent_id),
+                keys.of_session(digits, "open"),
+                keys.of_session(digits, "counts"),
+                keys.of_session(digits, "budget"),
+            ),
+            (
+                intent_id,
+                fence,
+                from_state,
+                to_state,
+                codec.storable(who),
+                why,
+                now_ms,
+                due_ms or now_ms,
+                codec.changes_json(reserve),
+                *codec.field_pairs(stored),
+            ),
+        )
+        match reply[0]:
+            case "ok":
+                return
+            case "limit":
+                change = reserve[int(reply[1]) - 1]
+                raise LimitExceededError(change, spent=int(reply[2]), reserved=int(reply[3]))
+            case "illegal":
+                raise IllegalTransitionError(
+                    f"cannot go from {from_state} to {to_state}{' with a reservation' if reserve else ''}: "
+                    f"it is {reply[1]}",
+                    field=intent_id,
+                    fix="read the record again",
+                )
+            case "held":
+                raise IllegalTransitionError(
+                    "has a reservation already",
+                    field=intent_id,
+                    fix="reserve once, or go back to QUEUED first",
+                )
+            case _:
+                raise _lost(intent_id, fence, reply)
+
+    def cancel(self, intent_id: str, *, who: str, why: str, now_ms: int) -> IntentRecord:
+        """CANCELED from QUEUED or AUTHORIZED, whoever holds the claim.
+
+        Raises:
+            IllegalTransitionError: it is signed already, or final.
+            IntentNotFoundError, LedgerUnavailableError
+        """
+        digits = keys.digits_of_intent(intent_id)
+        reply = self._run(
+            "cancel",
+            (
+                keys.intent(intent_id),
+                keys.history(intent_id),
+                keys.of_session(digits, "open"),
+                keys.of_session(digits, "counts"),
+                keys.of_session(digits, "budget"),
+            ),
+            (intent_id, codec.storable(who), codec.storable(why)[:_MAX_WHY], now_ms),
+        )
+        if reply[0] == "missing":
+            raise _not_found(intent_id)
+        if reply[0] == "illegal":
+            state = State(reply[1])
+            raise IllegalTransitionError(
+                f"is {state} and cannot be canceled any more",
+                field=intent_id,
+                fix="nothing to do" if state in FINAL else "what is signed may execute: wait for its end",
+            )
+        return codec.parse_record(intent_id, _pairs(reply[1]))
+
+    # --- work that is due
+
+    def take_due(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
+        """Open records whose due time has passed, pushed back at once. See ``Ledger.take_due``.
+
+        Sessions share ``limit`` evenly, in random order, so that a busy one cannot starve the others. Without history.
+
+        Raises:
+            LedgerUnavailableError: some due times may have been pushed back; they come up again after it.
+        """
+        sessions = self._sessions()
+        random.shuffle(sessions)
+        with connection.named_errors(self.where, writes=False):
+            pipe = self._redis.pipeline(transaction=False)
+            for digits in sessions:
+                pipe.zcount(keys.of_session(digits, "open"), "-inf", now_ms)
+            waiting = dict(zip(sessions, cast("list[int]", pipe.execute()), strict=True))
+        ids: list[str] = []
+        for digits, share in _shares(waiting, limit).items():
+            key = keys.of_session(digits, "open")
+            taken: list[str] = self._run("take_due", (key,), (now_ms, now_ms + push_back_ms, share))
+            ids += taken
+        return [record for page in _pages(ids, _PAGE) for record in self._read(page)]
+
+    def claim_slot(self, strategy: str, fire_s: int, *, intent_id: str = "") -> bool:
+        """True for the first caller of this (strategy, UTC fire time in unix seconds); False ever after.
+
+        Raises:
+            LedgerInputError: the strategy's name cannot be used.
+            LedgerUnavailableError: ``maybe_done``: the slot may be taken by this very call.
+        """
+        key = keys.slots(strategy)
+        return bool(self._run("claim_slot", (key, f"{key}:floor"), (fire_s, intent_id, _SLOTS_KEPT)))
+
+    # --- sums
+
+    def budgets(self, session_id: str) -> Sequence[Budget]:
+        """The session's counters, by name. They outlive any re-import of the session.
+
+        Raises:
+            LedgerInputError, LedgerUnavailableError
+        """
+        key = keys.of_session(keys.digits_of_session(session_id), "budget")
+        with connection.named_errors(self.where, writes=False):
+            values = cast("dict[str, str]", self._redis.hgetall(key))
+        counters = sorted({field.rpartition("|")[0] for field in values})
+        return [
+            Budget(
+                counter=counter,
+                token=values[f"{counter}|token"],
+                policy=values[f"{counter}|policy"],
+                limit=int(values[f"{counter}|limit"]),
+                spent=int(values[f"{counter}|spent"]),
+                reserved=int(values[f"{counter}|reserved"]),
+            )
+            for counter in counters
+        ]
+
+    def counts(self) -> Mapping[State, int]:
+        """How many records are in each state, all sessions together.
+
+        Raises:
+            LedgerUnavailableError
+        """
+        sessions = self._sessions()
+        with connection.named_errors(self.where, writes=False):
+            pipe = self._redis.pipeline(transaction=False)
+            for digits in sessions:
+                pipe.hgetall(keys.of_session(digits, "counts"))
+            rows = cast("list[dict[str, str]]", pipe.execute())
+        return {state: sum(int(row.get(state, 0)) for row in rows) for state in State}
+
+    # --- inside
+
+    def _run(self, name: str, names: Sequence[str], args: Sequence[str | int]) -> Any:
+        """Run one script; all of them write."""
+        ready = script(name)
+        connection.reach(self._redis, self.where)
+        with connection.named_errors(self.where, writes=True):
+            try:
+                return self._redis.evalsha(ready.sha, len(names), *names, *args)
+            except NoScriptError:
+                return self._redis.eval(ready.text, len(names), *names, *args)
+
+    def _store(
+        self, intent_id: str, *, fence: int, now_ms: int, due: str, end_lease: bool, fields: Mapping[str, str]
+    ) -> None:
+        digits = keys.digits_of_intent(intent_id)
+        reply = self._run(
+            "store",
+            (keys.intent(intent_id), keys.of_session(digits, "open")),
+            (intent_id, fence, now_ms, due, "1" if end_lease else "0", *codec.field_pairs(fields)),
+        )
+        if reply[0] != "ok":
+            raise _lost(intent_id, fence, reply)
+
+    def _sessions(self) -> list[str]:
+        with connection.named_errors(self.where, writes=False):
+            return sorted(cast("set[str]", self._redis.smembers(keys.SESSIONS)))
+
+    def _newest(self, digits: str) -> Iterator[tuple[float, str]]:
+        """(created ms, id) of a session, newest first, read page by page."""
+        start = 0
+        while True:
+            with connection.named_errors(self.where, writes=False):
+                rows = cast(
+                    "list[tuple[str, float]]",
+                    self._redis.zrange(
+                        keys.of_session(digits, "all"), start, start + _PAGE - 1, desc=True, withscores=True
+                    ),
+                )
+            for intent_id, created_ms in rows:
+                yield created_ms, intent_id
+            if len(rows) < _PAGE:
+                return
+            start += _PAGE
+
+    def _read(self, ids: Sequence[str]) -> Iterator[IntentRecord]:
+        with connection.named_errors(self.where, writes=False):
+            pipe = self._redis.pipeline(transaction=False)
+            for intent_id in ids:
+                pipe.hgetall(keys.intent(intent_id))
+            rows = cast("list[dict[str, str]]", pipe.execute())
+        for intent_id, values in zip(ids, rows, strict=True):
+            try:
+                yield codec.parse_record(intent_id, values)
+            except LedgerInconsistentError as error:
+                # One broken record must not hide the others from the pollers; `get` raises it.
+                log.error("record_unreadable", intent_id=intent_id, reason=str(error))  # noqa: TRY400
+
+
+def _implied_fields(to_state: State, why: str) -> dict[str, str]:
+    """What a move implies for the fields: see ``RedisLedger.transition``."""
+    if to_state is State.COMPLETED:
+        return {"attention": "", "reason": ""}
+    if to_state in FINAL:
+        return {"attention": "", "reason": why}
+    if to_state is State.QUEUED:
+        return {"quote": "", "quote_expires_s": "0", "body": "", "orchestrator_id": "", "reason": ""}
+    return {}
+
+
+def _lost(intent_id: str, fence: int, reply: Sequence[str]) -> Exception:
+    if reply[0] == "missing":
+        return _not_found(intent_id)
+    return FenceLostError(
+        f"attempt {fence} has lost it to attempt {reply[1]} (state {reply[2]})",
+        field=intent_id,
+        fix="stop this attempt; the other one goes on",
+    )
+
+
+def _not_found(intent_id: str) -> IntentNotFoundError:
+    return IntentNotFoundError(
+        f"no intent has the id {intent_id}", field="intent_id", fix="see `session-executor intents list`"
+    )
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    """A hash as a script returns it: names and values in turn."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _pages(ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    rest = iter(ids)
+    while page := list(islice(rest, max(1, size))):
+        yield page
+
+
+def _shares(waiting: Mapping[str, int], limit: int) -> dict[str, int]:
+    """Divide ``limit`` among the sessions that have something waiting, as evenly as they can use it."""
+    shares: dict[str, int] = {}
+    left = limit
+    # Fewer places than sessions: the order they came in (which is random) decides, not how much they have.
+    busy = [digits for digits, count in waiting.items() if count][:limit]
+    # The least demanding first: what it does not use is divided among the others.
+    busy.sort(key=lambda digits: waiting[digits])
+    for index, digits in enumerate(busy):
+        share = min(waiting[digits], -(-left // (len(busy) - index)))
+        shares[digits] = share
+        left -= share
+    return shares
