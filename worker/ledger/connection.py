@@ -15,6 +15,7 @@ from redis.retry import Retry
 from worker.ledger.errors import LedgerInconsistentError, LedgerInputError, LedgerUnavailableError
 
 FIELD = "SESSION_EXECUTOR_REDIS_URL"
+SCHEMES = frozenset({"redis", "rediss", "unix"})
 
 #: A Redis worth using for this answers a connect within milliseconds; enqueue must fail within 5 s in all.
 _CONNECT_TIMEOUT_MS = 1_000
@@ -48,10 +49,8 @@ def connect(url: str, *, timeout_ms: int) -> redis.Redis:
     Raises:
         LedgerInputError: the URL cannot be used.
     """
-    if urlsplit_scheme(url) not in {"redis", "rediss", "unix"}:
-        raise LedgerInputError(
-            "is no Redis URL", field=FIELD, fix="use redis://host:port/0, rediss:// for TLS, or unix://"
-        )
+    if scheme_of(url) not in SCHEMES:
+        raise no_redis_url()
     try:
         return redis.Redis.from_url(
             url,
@@ -68,12 +67,23 @@ def connect(url: str, *, timeout_ms: int) -> redis.Redis:
         ) from None
 
 
-def urlsplit_scheme(url: str) -> str:
-    """The URL's scheme, ``""`` if it has none."""
+def scheme_of(url: str) -> str:
+    """The URL's scheme, ``""`` if it has none or is malformed."""
     try:
-        return urlsplit(url).scheme
+        parts = urlsplit(url)
+        _ = parts.port
     except ValueError:
         return ""
+    return parts.scheme
+
+
+def no_redis_url() -> LedgerInputError:
+    """The error for a URL that is none; it quotes nothing, since the URL may hold a password."""
+    return LedgerInputError(
+        "is no Redis URL",
+        field=FIELD,
+        fix="use redis://host:port/0, rediss:// for TLS, or unix://; percent-encode the password",
+    )
 
 
 @contextmanager
