@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from eth_utils.address import is_checksum_address
+
 from worker.errors import InputError
 
 MAX_UINT256 = 2**256 - 1
@@ -14,6 +16,7 @@ MAX_UINT256 = 2**256 - 1
 #: Plain decimal notation, ASCII digits only: no sign, exponent, separator, space, or superfluous leading zero.
 _PLAIN = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?")
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+_ANY_CASE_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 #: 2**256-1 has 78 digits; with a point and as many decimals as an ERC-20 can have, no amount is longer.
 _MAX_TEXT = 78 + 1 + 255
 
@@ -78,7 +81,8 @@ class TokenResolver(Protocol):
 
 
 class TokenTable:
-    """A resolver over a fixed list of tokens of one chain: by exact symbol, or by address in any case.
+    """A resolver over a fixed list of tokens of one chain: by exact symbol, or by address
+    (lower case, upper case, or with its right EIP-55 checksum).
 
     Symbols are matched exactly: ``USDbC`` and ``USDC`` are different tokens, and guessing is no way to pay.
 
@@ -97,7 +101,7 @@ class TokenTable:
 
     def __call__(self, name: str, /) -> TokenInfo:
         """The token. Raises AmountError."""
-        found = self._by_name.get(name) or self._by_name.get(name.lower() if name.startswith("0x") else name)
+        found = self._by_name.get(_lower_address(name) if _ANY_CASE_ADDRESS.fullmatch(name) else name)
         if found is None:
             known = ", ".join(token.symbol for token in self.tokens) or "none"
             close = next((token.symbol for token in self.tokens if token.symbol.lower() == name.lower()), "")
@@ -205,6 +209,18 @@ def format_amount(value: int, token: TokenInfo) -> str:
         AmountError: ``value`` is no integer, or negative.
     """
     return f"{format_units(value, token.decimals)} {token.symbol}"
+
+
+def _lower_address(text: str) -> str:
+    """The address in lower case. Raises AmountError when it is in mixed case and its EIP-55 checksum is wrong."""
+    digits = text[2:]
+    if digits not in {digits.lower(), digits.upper()} and not is_checksum_address(text):
+        raise AmountError(
+            f"the checksum of {text} is wrong",
+            field="token",
+            fix="copy the address again, or write it in lower case",
+        )
+    return text.lower()
 
 
 def _shown(text: str) -> str:
