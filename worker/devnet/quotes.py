@@ -1,0 +1,371 @@
+"""Quotes: what a route request is answered with, and the server's seal over it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eth_abi.abi import encode
+from eth_utils.address import to_checksum_address
+
+from worker.devnet.api_error import (
+    ApiError,
+    as_address,
+    as_amount,
+    as_calls,
+    as_list,
+    as_number,
+    as_object,
+    invalid,
+)
+from worker.devnet.chain import USDC, WETH, ZERO_ADDRESS, Call, Chain, selector
+
+# The docs' default fill deadline.
+QUOTE_LIFE_S = 120
+CUSTOM_DEADLINE_MIN_S = 120
+CUSTOM_DEADLINE_MAX_S = 86_400
+SIG_MODE_ERC1271 = 1
+SIG_MODE_EMISSARY_EXECUTION_ERC1271 = 5
+# validator type and signature mode word of the recorded flows; opaque to the devnet
+VT = "0x0205" + "00" * 30
+ARBITER = "0x000000000006e2569CaF8Ff021810790e0A0D740"
+SIGNATURE_FIELDS = (
+    "originSignatures",
+    "destinationSignature",
+    "targetExecutionSignature",
+    "signedAuthorizations",
+    "options",
+)
+TOKENS = {ZERO_ADDRESS: ("ETH", 18), USDC: ("USDC", 6), WETH: ("WETH", 18)}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """A route request, checked.
+
+    Attributes:
+        account: lower-case address.
+        recipient: where tokens go; the account by default.
+        tokens: (token, amount) pairs in base units; amount None is max-out.
+        calls: the caller's executions on the destination.
+        pre_claim: executions before the claim, on the same chain.
+        signature_mode: 1 or 5.
+        custom_deadline_s: unix seconds or None.
+    """
+
+    account: str
+    recipient: str
+    tokens: tuple[tuple[str, int | None], ...]
+    calls: tuple[Call, ...]
+    pre_claim: tuple[Call, ...]
+    signature_mode: int
+    custom_deadline_s: int | None
+
+
+@dataclass(slots=True)
+class StoredQuote:
+    """What the server remembers of a quote until it is submitted or expires."""
+
+    nonce: str
+    account: str
+    expires_s: int
+    signature_mode: int
+    intent_op: dict[str, Any] = field(repr=False)
+
+
+def read_request(body: object, chain_id: int) -> RouteRequest:
+    """Check a ``POST /intents/route`` body (protocol/orchestrator.md 3).
+
+    Raises:
+        ApiError: naming the field, or with the service's own message where it has one.
+    """
+    request = as_object(body, "body")
+    for number in (as_number(request.get("destinationChainId"), "destinationChainId"), *_source_chains(request)):
+        if number != chain_id:
+            raise ApiError(400, f"Unsupported chain {number}")
+    account = as_object(request.get("account"), "account")
+    if account.get("accountType") != "ERC7579":
+        raise invalid("account.accountType", "only ERC7579 accounts exist on the devnet")
+    address = as_address(account.get("address"), "account.address")
+    as_list(account.get("setupOps"), "account.setupOps")
+    recipient = address
+    if request.get("recipient") is not None:
+        recipient = as_address(as_object(request["recipient"], "recipient").get("address"), "recipient.address")
+    calls = as_calls(request.get("destinationExecutions", []), "destinationExecutions")
+    if request.get("destinationGasUnits") is not None:
+        as_amount(request["destinationGasUnits"], "destinationGasUnits")
+    pre_claim: list[Call] = []
+    for key, value in as_object(request.get("preClaimExecutions", {}), "preClaimExecutions").items():
+        if key != str(chain_id):
+            raise ApiError(400, f"Unsupported chain {key}")
+        pre_claim = as_calls(value, f"preClaimExecutions.{key}")
+    tokens = _tokens(request, chain_id)
+    if not tokens and not calls and not pre_claim:
+        raise ApiError(400, "No valid transfers sent for settlement quotes")
+    options = as_object(request.get("options", {}), "options")
+    mode = as_number(options.get("signatureMode", SIG_MODE_ERC1271), "options.signatureMode")
+    if mode not in (SIG_MODE_ERC1271, SIG_MODE_EMISSARY_EXECUTION_ERC1271):
+        raise invalid("options.signatureMode", "must be 1 or 5 on the devnet")
+    layers = options.get("settlementLayers")
+    if layers is not None and not {"INTENT_EXECUTOR", "SAME_CHAIN"}.intersection(
+        as_list(layers, "options.settlementLayers")
+    ):
+        raise ApiError(400, "No Path Found")
+    deadline = options.get("customDeadline")
+    if deadline is not None:
+        deadline = as_number(deadline, "options.customDeadline")
+        now = int(time.time())
+        if not now + CUSTOM_DEADLINE_MIN_S <= deadline <= now + CUSTOM_DEADLINE_MAX_S:
+            raise invalid("options.customDeadline", "must be between 120 and 86400 seconds from now")
+    return RouteRequest(address, recipient, tokens, tuple(calls), tuple(pre_claim), mode, deadline)
+
+
+def _source_chains(request: Mapping[str, Any]) -> list[int]:
+    access = request.get("accountAccessList")
+    if not isinstance(access, dict) or access.get("chainIds") is None:
+        return []
+    path = "accountAccessList.chainIds"
+    return [as_number(item, path) for item in as_list(access["chainIds"], path)]
+
+
+def _tokens(request: Mapping[str, Any], chain_id: int) -> tuple[tuple[str, int | None], ...]:
+    tokens: list[tuple[str, int | None]] = []
+    for index, item in enumerate(as_list(request.get("tokenRequests", []), "tokenRequests")):
+        at = f"tokenRequests[{index}]"
+        entry = as_object(item, at)
+        token = as_address(entry.get("tokenAddress"), f"{at}.tokenAddress")
+        if token not in TOKENS:
+            raise ApiError(400, f"Unsupported token {token} for chain {chain_id}")
+        amount = None if entry.get("amount") is None else as_amount(entry["amount"], f"{at}.amount")
+        tokens.append((token, amount))
+    if len(tokens) > 1 and any(amount is None for _, amount in tokens):
+        raise ApiError(400, "Only one target token amount can be unset")
+    return tuple(tokens)
+
+
+class QuoteBook:
+    """Makes quotes and recognises them again. Not thread-safe: the orchestrator locks.
+
+    Args:
+        chain: the devnet's chain.
+        life_s: how long a quote lives.
+    """
+
+    def __init__(self, chain: Chain, life_s: int = QUOTE_LIFE_S) -> None:
+        self.life_s = life_s
+        self._chain = chain
+        self._key = secrets.token_bytes(32)
+        self._open: dict[str, StoredQuote] = {}
+
+    def make(
+        self,
+        request: RouteRequest,
+        account_json: Mapping[str, Any],
+        alter: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """A quote: same chain, INTENT_EXECUTOR, NO_FUNDING, no gas refund.
+
+        Tokens for another recipient become transfers behind the caller's calls, as a solver would add them.
+
+        Args:
+            request: what was asked.
+            account_json: the request's ``account`` object, echoed in the metadata.
+            alter: JSON pointer -> value, written into the answer *before* it is sealed: a lying server.
+
+        Raises:
+            ApiError: ``Insufficient balance``.
+        """
+        received: list[tuple[str, int]] = []
+        extra: list[Call] = []
+        for token, wanted in request.tokens:
+            balance = self._chain.balance(token, request.account)
+            amount = balance if wanted is None else wanted
+            if amount > balance:
+                raise ApiError(
+                    400, "Insufficient balance", {"token": token, "required": str(amount), "available": str(balance)}
+                )
+            received.append((token, amount))
+            if request.recipient != request.account:
+                extra.append(_transfer(token, request.recipient, amount))
+        now = int(time.time())
+        expires = now + self.life_s
+        if request.custom_deadline_s is not None and not request.tokens:
+            expires = request.custom_deadline_s
+        answer = self._answer(request, account_json, received, extra, expires)
+        for pointer, value in (alter or {}).items():
+            set_pointer(answer, pointer, value)
+        intent_op = answer["intentOp"]
+        intent_op["serverSignature"] = self._seal(intent_op)
+        nonce = str(intent_op.get("nonce"))
+        self._drop_expired(now)
+        self._open[nonce] = StoredQuote(
+            nonce, request.account, expires, request.signature_mode, copy.deepcopy(intent_op)
+        )
+        return answer
+
+    def recognise(self, signed_intent_op: Mapping[str, Any]) -> StoredQuote:
+        """The quote that a submitted op belongs to; it stays open until ``consume``.
+
+        Raises:
+            ApiError: 422 ``Invalid bundle signature`` when anything but the signatures changed; 404 when the quote
+                is unknown, expired or was submitted before.
+        """
+        intent_op = {key: value for key, value in signed_intent_op.items() if key not in SIGNATURE_FIELDS}
+        seal = intent_op.get("serverSignature")
+        if not isinstance(seal, str) or not hmac.compare_digest(seal.encode(), self._seal(intent_op).encode()):
+            raise ApiError(422, "Invalid bundle signature")
+        quote = self._open.get(str(intent_op.get("nonce")))
+        if quote is None or quote.expires_s <= time.time():
+            raise ApiError(
+                404, "Order bundle not found", {"reason": "the quote has expired or was already submitted"}
+            )
+        return quote
+
+    def consume(self, quote: StoredQuote) -> None:
+        """Take the quote out: a second submit gets 404."""
+        del self._open[quote.nonce]
+
+    def clear(self) -> None:
+        """Forget every open quote, as a restart of the quote store does."""
+        self._open.clear()
+
+    def _drop_expired(self, now: int) -> None:
+        for nonce in [nonce for nonce, quote in self._open.items() if quote.expires_s <= now]:
+            del self._open[nonce]
+
+    def _seal(self, intent_op: Mapping[str, Any]) -> str:
+        """HMAC-SHA256 over the whole op but the seal, canonical JSON."""
+        sealed = {key: value for key, value in intent_op.items() if key != "serverSignature"}
+        return hmac.new(self._key, canonical(sealed), hashlib.sha256).hexdigest()
+
+    def _answer(
+        self,
+        request: RouteRequest,
+        account_json: Mapping[str, Any],
+        received: Sequence[tuple[str, int]],
+        extra: Sequence[Call],
+        expires: int,
+    ) -> dict[str, Any]:
+        chain = str(self._chain.chain_id)
+        ids = [[str(int(token, 16)), str(amount)] for token, amount in received]
+        mandate = {
+            "recipient": to_checksum_address(request.recipient),
+            "tokenOut": ids,
+            "destinationChainId": chain,
+            "fillDeadline": str(expires),
+            "destinationOps": {"vt": VT, "ops": [_op(call) for call in (*request.calls, *extra)]},
+            "preClaimOps": {"vt": VT, "ops": [_op(call) for call in request.pre_claim]},
+            "qualifier": {
+                "settlementContext": {
+                    "settlementLayer": "INTENT_EXECUTOR",
+                    "fundingMethod": "NO_FUNDING",
+                    "using7579": True,
+                    "gasRefund": {"token": ZERO_ADDRESS, "exchangeRate": "0", "overhead": "0"},
+                    # clients must send back what they do not know
+                    "devnetNote": "unknown field",
+                },
+                "encodedVal": "0x",
+            },
+            "minGas": "0",
+        }
+        intent_op: dict[str, Any] = {
+            "sponsor": to_checksum_address(request.account),
+            "nonce": str(secrets.randbits(256)),
+            "targetExecutionNonce": str(secrets.randbits(256)),
+            "expires": str(expires),
+            "elements": [
+                {
+                    "arbiter": ARBITER,
+                    "chainId": chain,
+                    "idsAndAmounts": [],
+                    "spendTokens": [],
+                    "beforeFill": False,
+                    "mandate": mandate,
+                }
+            ],
+            "signedMetadata": {
+                "fees": {},
+                "quotes": {},
+                "tokenPrices": {"ETH": 3000.25, "USDC": 1},
+                "opGasParams": {"estimatedCalldataSize": 0},
+                "gasPrices": {chain: "5000000"},
+                "account": {
+                    "address": to_checksum_address(request.account),
+                    "accountType": "ERC7579",
+                    "setupOps": account_json.get("setupOps", []),
+                    "accountContext": {},
+                },
+            },
+        }
+        spent = {to_checksum_address(token): {"locked": "0", "unlocked": str(amount)} for token, amount in received}
+        return {
+            "intentOp": intent_op,
+            "intentCost": {
+                "hasFulfilledAll": True,
+                "tokensReceived": [
+                    {"tokenAddress": to_checksum_address(token), "hasFulfilled": True, "amountSpent": str(amount),
+                     "destinationAmount": str(amount), "fee": "0"}
+                    for token, amount in received
+                ],
+                "sponsoredFee": {"relayer": 0, "protocol": 0},
+                "tokensSpent": {chain: spent} if spent else {},
+            },
+            "devnetNote": "unknown field",
+        }
+
+
+def canonical(value: object) -> bytes:
+    """Canonical JSON text: sorted keys, no spaces, integral floats as integers (JavaScript has one number type)."""
+
+    def normal(item: object) -> object:
+        if isinstance(item, dict):
+            return {str(key): normal(inner) for key, inner in item.items()}
+        if isinstance(item, list):
+            return [normal(inner) for inner in item]
+        return int(item) if isinstance(item, float) and item.is_integer() else item
+
+    return json.dumps(normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+        errors="surrogatepass"
+    )
+
+
+def set_pointer(document: dict[str, Any], pointer: str, value: object) -> None:
+    """Write ``value`` at a JSON pointer (RFC 6901); ``-`` appends to an array.
+
+    Raises:
+        ApiError: the pointer leads nowhere.
+    """
+    here: Any = document
+    parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    if not parts:
+        raise invalid("alter_quote", f"{pointer!r} is no JSON pointer to a field")
+    try:
+        for part in parts[:-1]:
+            here = here[int(part)] if isinstance(here, list) else here[part]
+        if isinstance(here, list):
+            if parts[-1] == "-":
+                here.append(value)
+            else:
+                here[int(parts[-1])] = value
+        else:
+            here[parts[-1]] = value
+    except (KeyError, IndexError, ValueError, TypeError):
+        raise invalid("alter_quote", f"{pointer!r} leads nowhere") from None
+
+
+def _op(call: Call) -> dict[str, str]:
+    return {"to": to_checksum_address(call.to), "value": str(call.value), "data": "0x" + call.data.hex()}
+
+
+def _transfer(token: str, recipient: str, amount: int) -> Call:
+    if token == ZERO_ADDRESS:
+        return Call(recipient, amount, b"")
+    data = selector("transfer(address,uint256)") + encode(["address", "uint256"], [recipient, amount])
+    return Call(token, 0, data)

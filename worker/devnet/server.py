@@ -1,0 +1,234 @@
+"""The devnet over HTTP: the alps API, and ``/devnet/*`` to control it. Loopback only."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from worker.devnet.anvil import Anvil
+from worker.devnet.api_error import ApiError
+from worker.devnet.chain import Chain
+from worker.devnet.errors import DevnetError
+from worker.devnet.faults import Control, FaultMiddleware
+from worker.devnet.orchestrator import Delays, DevOrchestrator
+from worker.devnet.rpc import JsonRpc
+
+log = logging.getLogger(__name__)
+
+ALPS = "2026-01.alps"
+# Requests in flight when the devnet ends get this long; nothing here takes longer but a delay on order.
+GRACE_S = 1
+
+
+def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> FaultMiddleware:
+    """The ASGI app."""
+
+    def answer(
+        work: Callable[[Request, Any], Any], *, status: int = 200, key: bool = True, api: bool = True
+    ) -> Callable[[Request], Any]:
+        """An endpoint: checks headers, parses the body, runs ``work`` in a thread, renders errors."""
+
+        async def endpoint(request: Request) -> Response:
+            trace = uuid.uuid4().hex
+            headers = {"x-trace-id": trace}
+            try:
+                if api:
+                    _check_headers(request, api_key if key else None)
+                body = await _body(request)
+                result = await run_in_threadpool(work, request, body)
+            except ApiError as error:
+                return JSONResponse(error.body(trace), error.status, headers=headers)
+            except DevnetError as error:
+                return JSONResponse(ApiError(503, str(error)).body(trace), 503, headers=headers)
+            except Exception:  # a server answers 500 and lives on
+                log.exception("%s %s", request.method, request.url.path)
+                failed = ApiError(500, "Internal Server Error")
+                return JSONResponse(failed.body(trace), 500, headers=headers)
+            return JSONResponse(result, status, headers=headers)
+
+        return endpoint
+
+    def reset(_request: Request, _body: Any) -> dict[str, Any]:
+        orchestrator.reset()
+        control.reset()
+        return {}
+
+    def clear_faults(_request: Request, _body: Any) -> dict[str, Any]:
+        control.clear()
+        return {}
+
+    def forget_quotes(_request: Request, _body: Any) -> dict[str, Any]:
+        orchestrator.forget_quotes()
+        return {}
+
+    routes = [
+        Route(
+            "/intents/route",
+            answer(lambda r, b: orchestrator.quote(b, r.scope.get("devnet.alter"))),
+            methods=["POST"],
+        ),
+        Route(
+            "/intent-operations",
+            answer(
+                lambda r, b: orchestrator.submit(b, fail_execution=r.scope.get("devnet.fail_execution", False)),
+                status=201,
+            ),
+            methods=["POST"],
+        ),
+        Route("/intent-operation/{id}", answer(lambda r, _: orchestrator.status(r.path_params["id"]))),
+        Route("/chains", answer(lambda _r, _b: orchestrator.chains(), key=False)),
+        Route(
+            "/accounts/{address}/portfolio",
+            answer(lambda r, _: orchestrator.portfolio(r.path_params["address"])),
+        ),
+        Route(
+            "/devnet/accounts",
+            answer(lambda _, b: orchestrator.register_account(b), status=201, api=False),
+            methods=["POST"],
+        ),
+        Route(
+            "/devnet/faults",
+            answer(lambda _, b: {"added": control.add(b)}, status=201, api=False),
+            methods=["POST"],
+        ),
+        Route("/devnet/faults", answer(lambda _r, _b: {"faults": control.faults()}, api=False)),
+        Route("/devnet/faults", answer(clear_faults, api=False), methods=["DELETE"]),
+        Route("/devnet/requests", answer(lambda _r, _b: {"requests": control.requests()}, api=False)),
+        Route("/devnet/state", answer(lambda _r, _b: orchestrator.state(), api=False)),
+        Route("/devnet/delays", answer(lambda _, b: orchestrator.set_delays(b), api=False), methods=["POST"]),
+        Route("/devnet/forget-quotes", answer(forget_quotes, api=False), methods=["POST"]),
+        Route("/devnet/reset", answer(reset, api=False), methods=["POST"]),
+    ]
+    missing = answer(_not_found, api=False)
+    return FaultMiddleware(Starlette(routes=routes, exception_handlers={404: _as_handler(missing)}), control)
+
+
+def serve(
+    *,
+    port: int,
+    rpc_port: int,
+    fork_url: str | None,
+    api_key: str,
+    delays: Delays,
+    on_ready: Callable[[dict[str, Any]], None],
+    stop_on_stdin_eof: bool,
+) -> None:
+    """Run chain and orchestrator until SIGTERM or SIGINT (or, on demand, until stdin ends).
+
+    Call it from the main thread: it handles signals, and anvil ends with the thread.
+
+    Args:
+        port: port of the orchestrator, 0 for a free one.
+        rpc_port: port of the chain, 0 for a free one.
+        fork_url: fork this chain.
+        api_key: what clients must send as ``x-api-key``.
+        delays: the first delays.
+        on_ready: called once with ``rpc_url``, ``orchestrator_url``, ``pid`` and ``anvil_pid``.
+        stop_on_stdin_eof: end when the other side of stdin goes away, which happens however the parent ends.
+
+    Raises:
+        DevnetError: a port is taken, or anvil does not start.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn takes the signals over while it serves and raises them again when it is done
+        signal.signal(number, _exit)
+    with _listen(port) as listener, Anvil(port=rpc_port, fork_url=fork_url) as anvil, JsonRpc(anvil.rpc_url) as rpc:
+        chain = Chain(rpc, forked=fork_url is not None)
+        chain.install()
+        orchestrator = DevOrchestrator(chain, delays)
+        app = make_app(orchestrator, Control(), api_key)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            http="h11",
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        server = uvicorn.Server(config)
+        if stop_on_stdin_eof:
+            threading.Thread(target=_watch_stdin, args=(server,), daemon=True).start()
+        on_ready(
+            {
+                "rpc_url": anvil.rpc_url,
+                "orchestrator_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
+                "anvil_pid": anvil.pid,
+            }
+        )
+        try:
+            server.run(sockets=[listener])
+        finally:
+            orchestrator.stop()
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise DevnetError(
+            f"port {port} cannot be used: {error.strerror}", field="port", fix="choose another port, or 0"
+        ) from None
+    return listener
+
+
+def _exit(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+def _watch_stdin(server: uvicorn.Server) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    server.should_exit = True
+
+
+def _check_headers(request: Request, api_key: str | None) -> None:
+    version = request.headers.get("x-api-version", ALPS)
+    if version != ALPS:
+        raise ApiError(400, f"Unsupported API version {version}", {"supported": [ALPS]})
+    if api_key is None:
+        return
+    given = request.headers.get("x-api-key")
+    if not given:
+        raise ApiError(401, "Authentication is required")
+    if not hmac.compare_digest(given.encode(), api_key.encode()):
+        raise ApiError(401, "Invalid API key")
+
+
+async def _body(request: Request) -> Any:
+    raw = await request.body()
+    if request.method in ("GET", "DELETE") or not raw:
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError:
+        raise ApiError(400, "entity.parse.failed") from None
+
+
+def _not_found(_request: Request, _body: Any) -> Any:
+    raise ApiError(404, "Not Found")
+
+
+def _as_handler(endpoint: Callable[[Request], Any]) -> Callable[[Request, Exception], Any]:
+    async def handler(request: Request, _error: Exception) -> Response:
+        return await endpoint(request)
+
+    return handler
