@@ -1,0 +1,1 @@
+"""Where session keys live: Vault, or encrypted keystore files on a laptop."""

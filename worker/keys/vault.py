@@ -1,0 +1,737 @@
+"""Session keys in Vault's KV version 2.
+
+A key lives at ``<mount>/data/<prefix>/<address>`` as ``{"private_key": "0x…", "address": "0x…"}``; what may be known
+of it (address, created, label) is custom metadata of the same path. One path per address and check-and-set 0 on
+writing mean that no key is ever overwritten; the latest version alone is read, so a deleted key is not replaced by
+an older one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+import requests
+import structlog
+import tenacity
+
+from worker.keys.errors import (
+    KeyDeletedError,
+    KeyFormatError,
+    KeyMismatchError,
+    KeyNotFoundError,
+    KeyStoreDeniedError,
+    KeyStoreError,
+    KeyStoreRateLimitedError,
+    KeyStoreSetupError,
+    KeyStoreTokenExpiredError,
+    KeyStoreUnavailableError,
+)
+from worker.keys.port import KeyInfo, SecretKey
+from worker.keys.secp256k1 import generate, parse_address, secret_from_text
+from worker.keys.vault_http import VaultHttp, VaultReplyError
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+ATTEMPTS = 4
+"""Tries of one request: a rolling restart of Vault or a quota of 1/s is over within three waits."""
+
+DEADLINE_TIMEOUTS = 2.0
+"""Total time of one operation in units of ``timeout_s``: 10 s of the 30 s that a stage may take."""
+
+WAIT_INITIAL_S = 0.1
+WAIT_MAX_S = 1.5
+"""Jittered exponential wait between tries, without a ``Retry-After``."""
+
+RENEW_AT = 0.5
+"""Share of a lease after which it is renewed before the next use: half leaves a whole half for failed renewals."""
+
+WARN_LEFT_S = 3600.0
+"""A token that cannot be renewed any further is warned about from here on: time to hand out a new one."""
+
+_SEALED = "Vault is sealed"
+_TRANSIENT_STATUS = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
+_SEGMENT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAuth:
+    """A token handed out by an operator."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AppRoleAuth:
+    """An AppRole; ``mount`` is where the auth method is enabled."""
+
+    role_id: str
+    secret_id: str = field(repr=False)
+    mount: str = "approle"
+
+
+@dataclass(slots=True)
+class _Lease:
+    """A token's life, by the monotonic clock. ``ttl_s`` 0 means that it does not expire."""
+
+    started: float
+    ttl_s: float
+    full_ttl_s: float
+    renewable: bool
+
+    @property
+    def left_s(self) -> float:
+        return self.started + self.ttl_s - time.monotonic() if self.ttl_s else float("inf")
+
+    @property
+    def is_due(self) -> bool:
+        return bool(self.ttl_s) and self.left_s <= self.ttl_s * (1 - RENEW_AT)
+
+
+class _Connection:
+    """What belongs to one process: a forked child must not share a socket (or a held lock) with its parent."""
+
+    def __init__(self, client: VaultHttp) -> None:
+        self.pid = os.getpid()
+        self.client = client
+        self.lock = threading.RLock()
+        self.lease: _Lease | None = None
+
+
+class _RetryableError(Exception):
+    """Inside this module only: an error that another try may cure."""
+
+    def __init__(self, error: KeyStoreError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+class VaultKeyStore:
+    """The ``KeyStore`` port on Vault KV v2.
+
+    Nothing is contacted before the first use, and each process makes its own client (Celery forks).
+
+    Args:
+        addr: ``http(s)://host:port`` of Vault.
+        namespace: sent as ``X-Vault-Namespace`` with every request, logins included; empty for none.
+        auth: a token or an AppRole.
+        mount: the KV v2 mount, e.g. ``secret`` or ``team/kv``.
+        prefix: path of the keys below the mount, without ``data/``.
+        timeout_s: bound on connecting and on each read of one request.
+
+    Raises:
+        KeyStoreSetupError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        addr: str,
+        namespace: str,
+        auth: TokenAuth | AppRoleAuth,
+        *,
+        mount: str = "secret",
+        prefix: str = "session-keys",
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._addr = _checked_addr(addr)
+        self._namespace = namespace.strip("/")
+        self._auth = _checked_auth(auth)
+        self._mount = mount.strip("/")
+        self._prefix = prefix.strip("/")
+        self._timeout_s = timeout_s
+        self._connection: _Connection | None = None
+        _check_path(self._mount, self._prefix)
+
+    def __repr__(self) -> str:
+        return f"<VaultKeyStore {self._addr} {self._mount}/data/{self._prefix}>"
+
+    # ------------------------------------------------------------------ the port
+
+    def create(self, *, label: str = "") -> KeyInfo:
+        """Generate a key in this process and write it with check-and-set 0; nothing is overwritten.
+
+        Needs ``create`` on ``data/<prefix>/*``; ``update`` on ``metadata/<prefix>/*`` for the label (without it
+        the key is kept and a warning logged).
+
+        Args:
+            label: for people; at most 512 characters (a limit of Vault's custom metadata).
+        """
+        if len(label) > 512:
+            raise KeyStoreError("is longer than 512 characters", field="label", fix="shorten it")
+        key = generate()
+        try:
+            version = self._write_new(key)
+        finally:
+            key.wipe()
+        created = int(time.time())
+        metadata = {"address": key.address, "created": str(created), "label": label}
+        try:
+            self._call(
+                key.address,
+                lambda client: client.write_metadata(self._mount, self._path(key.address), metadata),
+            )
+        except KeyStoreError as error:
+            # The key is safe and its address must reach the caller: only the label is lost.
+            log.warning("key_metadata_not_written", address=key.address, reason=str(error))
+        return KeyInfo(key.address, created, version)
+
+    def get(self, address: str) -> AbstractContextManager[SecretKey]:
+        """See the port. The key is read anew each time, checked to be of ``address``, and never cached.
+
+        Raises:
+            KeyAddressError: ``address`` is none.
+            KeyNotFoundError, KeyDeletedError, KeyFormatError, KeyMismatchError: about the stored key.
+            KeyStoreUnavailableError, KeyStoreRateLimitedError, KeyStoreDeniedError, KeyStoreSetupError: about Vault.
+        """
+        return self._borrow(parse_address(address))
+
+    def list(self) -> Iterator[KeyInfo]:
+        """The keys whose latest version is readable, by address. Needs ``list`` and ``read`` on ``metadata/``."""
+        try:
+            names = _mapping(
+                self._call(
+                    "",
+                    lambda client: client.list(self._mount, self._prefix),
+                )
+            ).get("keys")
+        except KeyNotFoundError:
+            return
+        for name in sorted(str(name) for name in cast(list[Any], names or [])):
+            if re.fullmatch(r"0x[0-9a-f]{40}", name):
+                info = self._info(name)
+                if info is not None:
+                    yield info
+
+    def check(self) -> str:
+        """Health, token, mount and permissions, in the order in which they can be told apart.
+
+        Returns:
+            One line for ``doctor``: version, path, remaining token life, what the token may do.
+
+        Raises:
+            KeyStoreUnavailableError: unreachable, sealed, not initialised.
+            KeyStoreTokenExpiredError, KeyStoreDeniedError: the credentials.
+            KeyStoreSetupError: mount missing or not KV v2.
+        """
+        version = self._health()
+        life = self._token_life()
+        if problem := self._mount_problem():
+            raise problem
+        rights = self._capabilities()
+        if not {"read", "create", "root"} & set(rights):
+            raise KeyStoreDeniedError(
+                f"the token may neither read nor create keys at {self._mount}/data/{self._prefix}/",
+                field="vault",
+                fix="give its role the policy config/vault/signer.hcl (worker) or operator.hcl (operator)",
+            )
+        warning = "" if self._is_private() else ", PLAIN HTTP: token and keys travel unencrypted, use https"
+        return (
+            f"Vault {version} at {self._addr}, keys at {self._mount}/data/{self._prefix}/ (KV v2), "
+            f"token {life}, may {', '.join(rights)}{warning}"
+        )
+
+    # ------------------------------------------------------------------ reading and writing a key
+
+    @contextmanager
+    def _borrow(self, address: str) -> Generator[SecretKey]:
+        key = self._read(address)
+        try:
+            yield key
+        finally:
+            key.wipe()
+
+    def _read(self, address: str) -> SecretKey:
+        outcome = self._call(address, lambda client: self._read_once(client, address))
+        if isinstance(outcome, KeyStoreError):
+            raise outcome
+        return outcome
+
+    def _read_once(self, client: VaultHttp, address: str) -> SecretKey | KeyStoreError:
+        """The key or the error, returned: a raised error would keep this frame and the stored text in it."""
+        where = f"vault:{self._full_path(address)}"
+        secret = _mapping(client.read(self._mount, self._path(address)))
+        fields = secret.get("data")
+        if fields is None:
+            return _deleted(where)
+        if not isinstance(fields, dict) or "private_key" not in fields:
+            return KeyFormatError(
+                "has no field private_key", field=where, fix="store the key under that name"
+            )
+        key = secret_from_text(cast(dict[str, Any], fields)["private_key"])
+        if isinstance(key, str):
+            return KeyFormatError(
+                f"private_key {key}", field=where, fix="store 64 hex digits and nothing else"
+            )
+        if key.address != address:
+            key.wipe()
+            return KeyMismatchError(
+                f"the stored key belongs to {key.address}",
+                field=where,
+                fix=f"store it under its own address, and the key of {address} here",
+            )
+        return key
+
+    def _write_new(self, key: SecretKey) -> str:
+        """Version of the written secret. A repeat after a lost reply meets our own write, not somebody else's."""
+        maybe_written = False
+
+        def write(client: VaultHttp) -> Any:
+            nonlocal maybe_written
+            try:
+                return client.write_new(
+                    self._mount,
+                    self._path(key.address),
+                    {"private_key": f"0x{key.use().hex()}", "address": key.address},
+                )
+            except VaultReplyError as reply:
+                # The path is the address of a key that only this call knows: if it is taken after a try whose
+                # fate is unknown, that try was accepted.
+                if maybe_written and "check-and-set" in reply.text:
+                    return {"data": {"version": 1}}
+                maybe_written = maybe_written or reply.status >= 500
+                raise
+            except requests.RequestException:
+                maybe_written = True
+                raise
+
+        return str(_mapping(self._call(key.address, write)).get("version", ""))
+
+    def _info(self, address: str) -> KeyInfo | None:
+        try:
+            metadata = _mapping(
+                self._call(
+                    address,
+                    lambda client: client.read_metadata(self._mount, self._path(address)),
+                )
+            )
+        except KeyStoreDeniedError:
+            return KeyInfo(address, 0)
+        except KeyNotFoundError:
+            return None  # removed since it was listed
+        current = str(metadata.get("current_version", ""))
+        version = cast(dict[str, Any], (metadata.get("versions") or {}).get(current, {}))
+        if version.get("deletion_time") or version.get("destroyed") or not version:
+            return None
+        custom = cast(dict[str, Any], metadata.get("custom_metadata") or {})
+        return KeyInfo(address, _created(custom.get("created"), metadata.get("created_time")), current)
+
+    # ------------------------------------------------------------------ one operation
+
+    def _call(self, address: str, operation: Callable[[VaultHttp], T]) -> T:
+        """Run ``operation`` with a live token, bounded retries and, for an AppRole, one new login on 403."""
+        deadline = time.monotonic() + self._timeout_s * DEADLINE_TIMEOUTS
+        connection = self._connect()
+        if not connection.lock.acquire(timeout=self._timeout_s * DEADLINE_TIMEOUTS):
+            raise _unavailable("every connection is busy with requests that do not end", self._addr)
+        try:
+            return self._call_locked(connection, address, operation, deadline)
+        finally:
+            connection.lock.release()
+
+    def _call_locked(
+        self, connection: _Connection, address: str, operation: Callable[[VaultHttp], T], deadline: float
+    ) -> T:
+        self._ensure_token(connection, deadline)
+        result, reply = self._attempts(connection, address, operation, deadline)
+        if reply is not None and isinstance(self._auth, AppRoleAuth):
+            # Revoked, or Vault was restored from a backup: the role itself may still be good.
+            self._login(connection, deadline)
+            result, reply = self._attempts(connection, address, operation, deadline)
+        if reply is not None:
+            raise self._denied(connection, reply, address)
+        return cast(T, result)
+
+    def _attempts(
+        self, connection: _Connection, address: str, operation: Callable[[VaultHttp], T], deadline: float
+    ) -> tuple[T | None, VaultReplyError | None]:
+        """The result, or the 401/403 reply; every other failure is raised, without the chain that led to it."""
+
+        def once() -> tuple[T | None, VaultReplyError | None]:
+            result, failure = self._once(connection.client, operation, deadline)
+            if failure is None:
+                return result, None
+            if isinstance(failure, VaultReplyError) and failure.status in (401, 403):
+                return None, failure
+            error = self._translate(failure, address)
+            if isinstance(error, KeyStoreUnavailableError) and _SEALED.lower() not in error.message.lower():
+                raise _RetryableError(error)
+            raise error
+
+        try:
+            return _retrying(deadline)(once)
+        except _RetryableError as last:
+            error = last.error
+        raise error
+
+    def _once(
+        self, client: VaultHttp, operation: Callable[[VaultHttp], T], deadline: float
+    ) -> tuple[T | None, VaultReplyError | requests.RequestException | None]:
+        """One try. Failures are returned so that the error made of them carries no request in its context."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None, requests.Timeout("the time for this operation is used up")
+        client.limit(min(self._timeout_s, left))
+        try:
+            return operation(client), None
+        except (VaultReplyError, requests.RequestException) as failure:
+            return None, failure
+
+    def _translate(self, failure: VaultReplyError | requests.RequestException, address: str) -> KeyStoreError:
+        if isinstance(failure, requests.RequestException):
+            return _transport_error(failure, self._addr)
+        where = (
+            f"vault:{self._full_path(address)}" if address else f"vault:{self._mount}/metadata/{self._prefix}"
+        )
+        if failure.deleted:
+            return _deleted(where)
+        if 300 <= failure.status < 400:
+            return KeyStoreSetupError(
+                f"{self._addr} redirects to {failure.location or 'another place'}; the token was not sent there",
+                field="vault_addr",
+                fix="set vault_addr to the active node or to the load balancer itself",
+            )
+        if failure.status == 404:
+            return self._mount_problem() or KeyNotFoundError(
+                "nothing is stored there", field=where, fix="check address, mount and prefix, or create a key"
+            )
+        if failure.status == 429:
+            return KeyStoreRateLimitedError(
+                "Vault limits the rate of requests",
+                field="vault",
+                fix="raise the quota of the mount or run fewer workers",
+                retry_after_s=failure.retry_after_s,
+            )
+        if failure.status == 503 and _SEALED.lower() in failure.text.lower():
+            return _sealed(self._addr)
+        if failure.status in _TRANSIENT_STATUS or failure.status >= 500:
+            return _unavailable(f"answers HTTP {failure.status} {failure.text}".rstrip(), self._addr)
+        return KeyStoreError(
+            f"Vault refuses the request: HTTP {failure.status} {failure.text}".rstrip(),
+            field=where,
+            fix="see Vault's audit log",
+        )
+
+    def _denied(self, connection: _Connection, reply: VaultReplyError, address: str) -> KeyStoreError:
+        """Why a 401/403: the token is gone, the mount is not there, or the policy says no."""
+        soon = time.monotonic() + self._timeout_s
+        _, failure = self._once(connection.client, VaultHttp.lookup_self, soon)
+        if isinstance(failure, VaultReplyError) and failure.status == 403 and "invalid token" in failure.text:
+            return _expired()
+        if connection.lease is not None and connection.lease.left_s <= 0:
+            return _expired()
+        path = self._full_path(address) if address else f"{self._mount}/metadata/{self._prefix}/"
+        return self._mount_problem() or KeyStoreDeniedError(
+            f"permission denied at {path} (HTTP {reply.status})",
+            field="vault",
+            fix="give the role the policy that config/vault/ has for it; a missing mount looks the same",
+        )
+
+    def _mount_problem(self) -> KeyStoreSetupError | None:
+        """What is wrong with the mount, or None if it is KV v2 or we are not let to know."""
+        connection = self._connect()
+        data, failure = self._once(
+            connection.client,
+            lambda client: client.mount(self._mount),
+            time.monotonic() + self._timeout_s,
+        )
+        if failure is not None:
+            # 403 is Vault's answer both for a mount that is not there and for one that we may not use.
+            if isinstance(failure, VaultReplyError) and failure.status in (400, 403, 404):
+                return KeyStoreSetupError(
+                    f"there is no mount '{self._mount}', or the token may not use anything in it",
+                    field="vault_mount",
+                    fix=f"vault secrets enable -path={self._mount} kv-v2, or correct mount or policy",
+                )
+            return None
+        mount = _mapping(data)
+        options = cast(dict[str, Any], mount.get("options") or {})
+        if mount.get("type") != "kv" or str(options.get("version")) != "2":
+            kind = f"{mount.get('type')} version {options.get('version') or 1}"
+            return KeyStoreSetupError(
+                f"the mount '{self._mount}' is {kind}, not KV version 2",
+                field="vault_mount",
+                fix="use a KV v2 mount (vault kv enable-versioning upgrades one)",
+            )
+        if str(mount.get("path", "")).strip("/") != self._mount:
+            actual = str(mount.get("path", "")).strip("/")
+            return KeyStoreSetupError(
+                f"'{self._mount}' lies inside the mount '{actual}'",
+                field="vault_mount",
+                fix=f"set the mount to {actual} and move the rest to the prefix",
+            )
+        return None
+
+    # ------------------------------------------------------------------ client and token
+
+    def _connect(self) -> _Connection:
+        connection = self._connection
+        if connection is None or connection.pid != os.getpid():
+            connection = _Connection(VaultHttp(self._addr, self._namespace, self._timeout_s))
+            self._connection = connection
+        return connection
+
+    def _ensure_token(self, connection: _Connection, deadline: float) -> None:
+        """Log in, or renew a lease that is past its half. Done before use: there is no background thread."""
+        lease = connection.lease
+        if lease is None:
+            if isinstance(self._auth, AppRoleAuth):
+                self._login(connection, deadline)
+            else:
+                self._adopt_token(connection, self._auth.token, deadline)
+        elif lease.is_due:
+            self._renew(connection, lease, deadline)
+
+    def _adopt_token(self, connection: _Connection, token: str, deadline: float) -> None:
+        connection.client.use_token(token)
+        result, failure = self._attempts(connection, "", VaultHttp.lookup_self, deadline)
+        if failure is not None:
+            if "invalid token" in failure.text:
+                raise _expired()
+            # A policy without lookup-self: the token works, its life is just not known.
+            connection.lease = _Lease(time.monotonic(), 0, 0, renewable=False)
+            return
+        data = _mapping(result)
+        ttl = float(data.get("ttl") or 0)
+        connection.lease = _Lease(time.monotonic(), ttl, ttl, renewable=bool(data.get("renewable")))
+        self._warn_if_ending(connection.lease)
+
+    def _login(self, connection: _Connection, deadline: float) -> None:
+        auth = cast(AppRoleAuth, self._auth)
+        connection.client.use_token("")
+        result, failure = self._login_attempts(connection, auth, deadline)
+        if failure is not None:
+            connection.lease = None
+            raise KeyStoreDeniedError(
+                f"Vault refuses the AppRole login: HTTP {failure.status} {failure.text}".rstrip(),
+                field="vault_role_id",
+                fix="check role id, secret id (they expire) and namespace",
+            )
+        granted = cast(dict[str, Any], cast(dict[str, Any], result)["auth"])
+        ttl = float(granted.get("lease_duration") or 0)
+        connection.lease = _Lease(time.monotonic(), ttl, ttl, renewable=bool(granted.get("renewable")))
+
+    def _login_attempts(
+        self, connection: _Connection, auth: AppRoleAuth, deadline: float
+    ) -> tuple[Any, VaultReplyError | None]:
+        def login(client: VaultHttp) -> Any:
+            try:
+                return client.login_approle(auth.role_id, auth.secret_id, auth.mount)
+            except VaultReplyError as reply:
+                # A wrong role or secret id is a 400 here; to the caller it is a refusal like any 403.
+                if reply.status in (400, 404):
+                    raise VaultReplyError(403, reply.errors) from None
+                raise
+
+        return self._attempts(connection, "", login, deadline)
+
+    def _renew(self, connection: _Connection, lease: _Lease, deadline: float) -> None:
+        can_login = isinstance(self._auth, AppRoleAuth)
+        if lease.renewable and lease.left_s > 0:
+            result, failure = self._once(connection.client, VaultHttp.renew_self, deadline)
+            if failure is None:
+                granted = cast(dict[str, Any], cast(dict[str, Any], result)["auth"])
+                ttl = float(granted.get("lease_duration") or 0)
+                # Near its maximum life a renewal grants less and less: an AppRole then starts afresh.
+                if not (can_login and ttl < lease.full_ttl_s * RENEW_AT):
+                    connection.lease = _Lease(
+                        time.monotonic(), ttl, lease.full_ttl_s, renewable=bool(granted.get("renewable"))
+                    )
+                    self._warn_if_ending(connection.lease)
+                    return
+        if can_login:
+            self._login(connection, deadline)
+        elif lease.left_s <= 0:
+            raise _expired()
+        else:
+            self._warn_if_ending(lease)
+
+    def _warn_if_ending(self, lease: _Lease) -> None:
+        """An operator's token that no renewal lengthens any more ends the signing when it ends."""
+        shortened = lease.ttl_s < lease.full_ttl_s
+        if lease.ttl_s and (not lease.renewable or shortened) and lease.left_s < WARN_LEFT_S:
+            log.warning(
+                "vault_token_ends_soon",
+                seconds_left=max(0, int(lease.left_s)),
+                consequence="signing stops when it ends; hand out a new token or use an AppRole",
+            )
+
+    # ------------------------------------------------------------------ parts of check()
+
+    def _health(self) -> str:
+        connection = self._connect()
+        data, failure = self._once(
+            connection.client,
+            lambda client: client.health(),
+            time.monotonic() + self._timeout_s,
+        )
+        if isinstance(failure, requests.RequestException):
+            raise _transport_error(failure, self._addr)
+        if failure is not None and failure.status == 501:
+            raise _unavailable("is not initialised", self._addr, fix="vault operator init")
+        if failure is not None and failure.status == 503:
+            raise _sealed(self._addr)
+        if failure is not None and 300 <= failure.status < 400:
+            raise self._translate(failure, "")
+        return str((data or {}).get("version", "of unknown version"))
+
+    def _token_life(self) -> str:
+        data = _mapping(self._call("", VaultHttp.lookup_self))
+        ttl = int(data.get("ttl") or 0)
+        return f"valid for {ttl} s" if ttl else "without expiry"
+
+    def _capabilities(self) -> tuple[str, ...]:
+        # Any address will do: policies are written for the prefix.
+        path = self._full_path(f"0x{'0' * 40}")
+        data = _mapping(self._call("", lambda client: client.capabilities(path)))
+        return tuple(sorted(str(right) for right in cast(list[Any], data.get(path) or [])))
+
+    def _is_private(self) -> bool:
+        url = urlsplit(self._addr)
+        return url.scheme == "https" or url.hostname in ("127.0.0.1", "::1", "localhost")
+
+    # ------------------------------------------------------------------ paths
+
+    def _path(self, address: str) -> str:
+        return f"{self._prefix}/{address}"
+
+    def _full_path(self, address: str) -> str:
+        return f"{self._mount}/data/{self._prefix}/{address}"
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _retrying(deadline: float) -> tenacity.Retrying:
+    backoff = tenacity.wait_random_exponential(multiplier=WAIT_INITIAL_S, max=WAIT_MAX_S)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        asked = _retry_after(state)
+        # Not before Vault said, and not all workers at the same moment.
+        return backoff(state) if asked is None else asked + backoff(state)
+
+    def stop(state: tenacity.RetryCallState) -> bool:
+        asked = _retry_after(state) or 0.0
+        return state.attempt_number >= ATTEMPTS or time.monotonic() + asked >= deadline
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_RetryableError), wait=wait, stop=stop, reraise=True
+    )
+
+
+def _retry_after(state: tenacity.RetryCallState) -> float | None:
+    failure = state.outcome.exception() if state.outcome is not None else None
+    error = failure.error if isinstance(failure, _RetryableError) else None
+    return error.retry_after_s if isinstance(error, KeyStoreRateLimitedError) else None
+
+
+def _mapping(reply: Any) -> dict[str, Any]:
+    """``data`` of a reply; an empty mapping if there is none."""
+    data = cast(dict[str, Any], reply).get("data") if isinstance(reply, dict) else None
+    return cast(dict[str, Any], data) if isinstance(data, dict) else {}
+
+
+def _created(custom: Any, created_time: Any) -> int:
+    """Unix seconds from our own metadata, else from Vault's RFC 3339 time, else 0."""
+    if isinstance(custom, str) and custom.isascii() and custom.isdigit():
+        return int(custom)
+    try:
+        return int(datetime.fromisoformat(str(created_time)[:19] + "+00:00").timestamp())
+    except ValueError:
+        return 0
+
+
+def _transport_error(failure: requests.RequestException, addr: str) -> KeyStoreError:
+    if isinstance(failure, requests.exceptions.SSLError):
+        return KeyStoreSetupError(
+            f"the TLS certificate of {addr} is not accepted",
+            field="vault_addr",
+            fix="set VAULT_CACERT to the CA that signed it, and use the name that it was issued for",
+        )
+    if isinstance(failure, requests.Timeout):
+        return _unavailable(
+            "does not answer in time", addr, fix="check that it is up, or raise vault_timeout_s"
+        )
+    if isinstance(failure, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+        return _unavailable("cannot be reached", addr, fix="start Vault or correct vault_addr")
+    return KeyStoreSetupError(
+        f"{addr} cannot be used as an address ({type(failure).__name__})",
+        field="vault_addr",
+        fix="give http(s)://host:port",
+    )
+
+
+def _unavailable(
+    what: str, addr: str, *, fix: str = "see Vault's own log; it is tried again"
+) -> KeyStoreError:
+    return KeyStoreUnavailableError(f"Vault at {addr} {what}", field="vault", fix=fix)
+
+
+def _sealed(addr: str) -> KeyStoreError:
+    return KeyStoreUnavailableError(
+        f"{_SEALED} ({addr})", field="vault", fix="vault operator unseal; nothing is signed until then"
+    )
+
+
+def _expired() -> KeyStoreError:
+    return KeyStoreTokenExpiredError(
+        "the Vault token is expired or revoked",
+        field="vault_token",
+        fix="hand out a new token, or use an AppRole, which logs in again by itself",
+    )
+
+
+def _deleted(where: str) -> KeyStoreError:
+    return KeyDeletedError(
+        "the latest version of the key is deleted or destroyed; older versions are not used",
+        field=where,
+        fix="vault kv undelete it, or approve a session for a new key",
+    )
+
+
+def _checked_addr(addr: str) -> str:
+    url = urlsplit(addr)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query:
+        raise KeyStoreSetupError(
+            "is not http(s)://host:port", field="vault_addr", fix="e.g. https://vault.example.com:8200"
+        )
+    return addr.rstrip("/").removesuffix("/v1")
+
+
+def _checked_auth(auth: TokenAuth | AppRoleAuth) -> TokenAuth | AppRoleAuth:
+    if isinstance(auth, TokenAuth):
+        if not auth.token.strip() or not auth.token.isprintable() or not auth.token.isascii():
+            raise KeyStoreSetupError(
+                "is empty or not printable", field="vault_token", fix="set a Vault token"
+            )
+        return TokenAuth(auth.token.strip())
+    if not auth.role_id or not auth.secret_id:
+        missing = "vault_secret_id" if auth.role_id else "vault_role_id"
+        raise KeyStoreSetupError(
+            "is not set", field=missing, fix="set vault_role_id and vault_secret_id, or vault_token"
+        )
+    return auth
+
+
+def _check_path(mount: str, prefix: str) -> None:
+    for name, value in (("vault_mount", mount), ("vault_prefix", prefix)):
+        if not _SEGMENT.fullmatch(value) or ".." in value:
+            raise KeyStoreSetupError(
+                f"'{value}' is not a path", field=name, fix="use letters, digits, - _ . separated by /"
+            )
+    first = prefix.split("/", 1)[0]
+    if first in ("data", "metadata") or mount.endswith(("/data", "/metadata")):
+        raise KeyStoreSetupError(
+            f"contains '{first if first in ('data', 'metadata') else mount.rpartition('/')[2]}/', which KV version 2 "
+            f"adds by itself (mount '{mount}', prefix '{prefix}')",
+            field="vault_prefix" if first in ("data", "metadata") else "vault_mount",
+            fix="leave it out",
+        )
