@@ -81,10 +81,10 @@ class TokenResolver(Protocol):
 
 
 class TokenTable:
-    """A resolver over a fixed list of tokens of one chain: by exact symbol, or by address
-    (lower case, upper case, or with its right EIP-55 checksum).
+    """A resolver over a fixed list of tokens of one chain: by exact symbol, or by address.
 
-    Symbols are matched exactly: ``USDbC`` and ``USDC`` are different tokens, and guessing is no way to pay.
+    An address is in lower case, in upper case, or has its right EIP-55 checksum. Symbols are matched exactly:
+    ``USDbC`` and ``USDC`` are different tokens, and guessing is no way to pay.
 
     Raises:
         AmountError: two tokens share a symbol or an address, so a name would be ambiguous.
