@@ -1,0 +1,182 @@
+"""From an operation to a verdict: matching, fallback, and all policies of each call.
+
+The rules are those of ``SmartSession``/``PolicyLib`` and of the emissary (policies.md 1): deny by default, the
+scoped action or else the fallback (never both), every policy must pass, one refusal denies the whole operation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from eth_hash.auto import keccak
+
+from worker.policies.base import Allow, CounterChange, Deny, Execution, Verdict
+from worker.policies.errors import PolicyViolationError
+from worker.policies.policy import AmountFormat, Call, PolicyModel, plain_amount
+
+FALLBACK_TARGET = "0x" + "00" * 19 + "01"
+FALLBACK_SELECTOR = bytes.fromhex("00000001")
+EMISSARY_CALL_SELECTOR = bytes.fromhex("00000002")
+"""With the fallback target: "may call the session contract", which the emissary refuses to enable."""
+NO_FUNCTION_SELECTOR = bytes.fromhex("ffffffff")
+"""The selector of a call with fewer than 4 bytes of data: a plain transfer of value."""
+EXECUTE_SELECTOR = bytes.fromhex("e9ae5c53")
+"""``execute(bytes32,bytes)``, which would run a nested batch past the policies."""
+
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionPolicies:
+    """A (target, selector) pair and its policies in order. ``target`` is lower-case, ``selector`` 4 bytes."""
+
+    target: str
+    selector: bytes
+    policies: tuple[PolicyModel, ...]
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether this is the action for calls that match no other."""
+        return self.target == FALLBACK_TARGET and self.selector == FALLBACK_SELECTOR
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTable:
+    """What the emissary stores for one session: the merged policies of each action."""
+
+    actions: Mapping[tuple[str, bytes], tuple[PolicyModel, ...]]
+
+    def find(self, target: str, selector: bytes) -> tuple[tuple[str, bytes], tuple[PolicyModel, ...]]:
+        """The action that guards a call and its policies: the scoped one if it has any, else the fallback."""
+        key = (target, selector)
+        policies = self.actions.get(key, ())
+        if policies:
+            return key, policies
+        key = (FALLBACK_TARGET, FALLBACK_SELECTOR)
+        return key, self.actions.get(key, ())
+
+
+def action_id(target: str, selector: bytes) -> str:
+    """``keccak(target(20) ‖ selector(4))``, hex without 0x; the name of an action on chain."""
+    return keccak(bytes.fromhex(target[2:]) + selector).hex()
+
+
+def build_table(actions: Iterable[ActionPolicies]) -> PolicyTable:
+    """Merge the actions of a session as enabling them does (policies.md 1).
+
+    Entries of the same (target, selector) merge. Policies are a set by contract address in the order first seen;
+    a repeated address is initialised again by the last entry.
+    """
+    merged: dict[tuple[str, bytes], dict[str, PolicyModel]] = {}
+    for action in actions:
+        policies = merged.setdefault((action.target, action.selector), {})
+        for policy in action.policies:
+            policies[policy.contract()] = policy  # a dict keeps the place of a key that is set again
+    return PolicyTable(MappingProxyType({key: tuple(value.values()) for key, value in merged.items()}))
+
+
+def evaluate(
+    table: PolicyTable,
+    executions: Sequence[Execution],
+    *,
+    account: str,
+    emissary: str,
+    now_s: int,
+    chain_s: int,
+    latest_s: int,
+    amount: AmountFormat = plain_amount,
+) -> Verdict:
+    """Judge one operation as the emissary would judge it; never raises.
+
+    Args:
+        table: the session's policies.
+        executions: all calls of the operation, in order, those that the route added included.
+        account: the account, lower-case.
+        emissary: the session contract, lower-case.
+        now_s: our clock, unix seconds.
+        chain_s: time of the latest block, unix seconds.
+        latest_s: the latest second at which the operation can still be executed (the fill deadline).
+        amount: how amounts are written in the reasons.
+
+    Returns:
+        ``Allow`` with every counter change in order, several changes of one counter kept apart; or ``Deny`` with
+        the first offending call. The caller must still hold ``spent + reserved + amount <= limit`` for all of
+        them together.
+    """
+    if not executions:
+        return Deny(-1, "session", "the operation holds no calls")
+    changes: list[CounterChange] = []
+    for index, execution in enumerate(executions):
+        outcome = _judge(
+            table,
+            execution,
+            index,
+            account=account,
+            emissary=emissary,
+            now_s=now_s,
+            chain_s=chain_s,
+            latest_s=latest_s,
+            amount=amount,
+        )
+        if isinstance(outcome, Deny):
+            return outcome
+        changes.extend(outcome)
+    return Allow(tuple(changes))
+
+
+def _judge(
+    table: PolicyTable,
+    execution: Execution,
+    index: int,
+    *,
+    account: str,
+    emissary: str,
+    now_s: int,
+    chain_s: int,
+    latest_s: int,
+    amount: AmountFormat,
+) -> list[CounterChange] | Deny:
+    policy_type = "session"
+    try:
+        if not _well_formed(execution):
+            return Deny(index, "session", "the call is malformed: target, value or data is out of range")
+        target, data = execution.to, execution.data
+        selector = data[:4] if len(data) >= 4 else NO_FUNCTION_SELECTOR
+        if target == account.lower() and selector == EXECUTE_SELECTOR:
+            return Deny(index, "session", "the account may not call its own execute")
+        if target == FALLBACK_TARGET:
+            return Deny(
+                index, "session", f"{target} is reserved for the fallback action and cannot be called"
+            )
+        if target == emissary.lower():
+            return Deny(index, "session", "a session key may not call the session contract")
+        key, policies = table.find(target, selector)
+        if not policies:
+            return Deny(
+                index,
+                "session",
+                f"the session has no action for {target} with function 0x{selector.hex()}, and no fallback",
+            )
+        call = Call(execution, index, action_id(*key), account.lower(), now_s, chain_s, latest_s, amount)
+        changes: list[CounterChange] = []
+        for policy in policies:
+            policy_type = str(getattr(policy, "type", type(policy).__name__))
+            changes.extend(policy.check(call))
+    except PolicyViolationError as error:
+        return Deny(index, policy_type, error.message)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong in a policy is a deny, as a revert is on chain
+        return Deny(index, policy_type, f"the policy could not be evaluated ({type(error).__name__})")
+    return changes
+
+
+def _well_formed(execution: Execution) -> bool:
+    # the types are checked too: what comes out of a route is data of others until here
+    return (
+        _ADDRESS.fullmatch(execution.to) is not None
+        and type(execution.value) is int
+        and 0 <= execution.value < 2**256
+        and type(execution.data) is bytes
+    )

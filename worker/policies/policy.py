@@ -1,0 +1,121 @@
+"""What a policy is: a model of the SDK's object, its contract, its init data and its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from worker.policies.base import CounterChange, Execution
+from worker.policies.errors import PolicyViolationError
+
+AmountFormat = Callable[[str, int], str]
+"""``(token, base units) -> text for people``; the token ``""`` is the chain's native currency."""
+
+
+def plain_amount(token: str, amount: int) -> str:
+    """The format without knowledge of tokens: base units."""
+    return f"{amount} base units of {token}" if token else f"{amount} wei"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One execution as a policy sees it.
+
+    Attributes:
+        execution: target, value and calldata.
+        index: its place in the operation.
+        action_id: ``keccak(target ‖ selector)`` of the matched action, hex without 0x; names the counters.
+        account: the account, lower-case.
+        now_s: our clock, unix seconds.
+        chain_s: time of the latest block, unix seconds.
+        latest_s: the latest second at which the operation can still be executed (the fill deadline).
+        amount: how amounts are written in messages.
+    """
+
+    execution: Execution
+    index: int
+    action_id: str
+    account: str
+    now_s: int
+    chain_s: int
+    latest_s: int
+    amount: AmountFormat = plain_amount
+
+    def change(
+        self, policy: str, amount: int, limit: int, *, token: str = "", counter: str = ""
+    ) -> CounterChange:
+        """The growth of one counter.
+
+        Args:
+            policy: the policy type.
+            amount: growth, base units (wei, uses).
+            limit: the policy's limit, same unit.
+            token: token of the counter, or ``""``.
+            counter: last part of the counter's key when it is not the token.
+
+        Raises:
+            PolicyViolationError: the amount alone is above the limit, whatever was spent before.
+        """
+        if amount > limit:
+            raise PolicyViolationError(
+                f"asks for {self.amount(token, amount)}, above the whole limit of {self.amount(token, limit)}"
+            )
+        return CounterChange(
+            counter=f"{self.action_id}:{policy}:{counter or token or '-'}",
+            amount=amount,
+            limit=limit,
+            policy=policy,
+            call_index=self.index,
+            token=token,
+        )
+
+
+class StrictModel(BaseModel):
+    """Frozen, the SDK's camelCase names, nothing unknown, nothing coerced, input never echoed in errors."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+    )
+
+
+class PolicyModel(StrictModel):
+    """A policy of SDK 1.15.
+
+    ``address`` is the production contract that SDK 1.15.0 names (lower-case); 2.x names other deployments.
+    """
+
+    address: ClassVar[str]
+    dev_address: ClassVar[str] = ""
+
+    def contract(self, *, dev: bool = False) -> str:
+        """The contract's address, lower-case; with ``dev`` the one of ``useDevContracts``."""
+        return self.dev_address if dev and self.dev_address else self.address
+
+    def init_data(self) -> bytes:
+        """The bytes that the contract is initialised with (SDK 1.15.0)."""
+        raise NotImplementedError
+
+    def enable_problem(self) -> tuple[str, str] | None:
+        """``(field, why)`` if the contract would refuse this configuration when the session is enabled."""
+        return None
+
+    def check(self, call: Call) -> tuple[CounterChange, ...]:
+        """Judge one call as the contract would.
+
+        Returns:
+            How its counters would grow; empty if it keeps none.
+
+        Raises:
+            PolicyViolationError: denied.
+        """
+        raise NotImplementedError
