@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.support.redis", "tests.support.vault", "tests.support.vectors"]
+pytest_plugins = [
+    "tests.support.anvil",
+    "tests.support.redis",
+    "tests.support.vault",
+    "tests.support.vectors",
+]

@@ -52,7 +52,9 @@ def main() -> int:
             stop_on_stdin_eof=args.stop_on_stdin_eof,
         )
     except DevnetError as error:
-        sys.stdout.write(json.dumps({"message": error.message, "field": error.field, "fix": error.fix}) + "\n")
+        sys.stdout.write(
+            json.dumps({"message": error.message, "field": error.field, "fix": error.fix}) + "\n"
+        )
         return error.exit_code
     return 0
 

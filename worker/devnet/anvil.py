@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def find_anvil() -> Path:
-    """anvil on PATH, else the native binary of the pinned npm package, installed once into the cache.
+    """Anvil on PATH, else the native binary of the pinned npm package, installed once into the cache.
 
     The package's own ``bin.mjs`` is a node process around the binary; running the binary itself makes its pid the one
     that is stopped.
@@ -49,7 +49,9 @@ def find_anvil() -> Path:
     binary = npm_packages.node_modules() / "@foundry-rs" / package / "bin" / "anvil"
     if not binary.is_file():
         raise DevnetError(
-            f"@foundry-rs/{package} does not exist", field="anvil", fix="install Foundry and put anvil on PATH"
+            f"@foundry-rs/{package} does not exist",
+            field="anvil",
+            fix="install Foundry and put anvil on PATH",
         )
     return binary
 
@@ -119,7 +121,7 @@ class Anvil:
 
     @property
     def log_path(self) -> Path | None:
-        """anvil's output."""
+        """Anvil's output."""
         return self._log_path
 
     def start(self) -> Self:
@@ -188,7 +190,11 @@ class Anvil:
                 code = process.poll()
                 if code is not None or time.monotonic() > deadline:
                     lines = [x for x in log_path.read_text(errors="replace").splitlines() if x.strip()]
-                    why = f"ended with code {code}" if code is not None else f"did not answer in {START_TIMEOUT_S} s"
+                    why = (
+                        f"ended with code {code}"
+                        if code is not None
+                        else f"did not answer in {START_TIMEOUT_S} s"
+                    )
                     raise DevnetError(
                         f"anvil {why}: {lines[-1].strip() if lines else 'no output'}",
                         field="fork_url" if self._fork_url else "anvil",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -25,6 +26,7 @@ RELAYER = "0x" + keccak(text="session-executor devnet relayer")[12:].hex()
 RELAYER_BALANCE_WEI = 10**24
 # ECDSA recovery, hashing and storage of the largest session of the vectors stay below a tenth of it.
 TX_GAS = 16_000_000
+RECEIPT_TIMEOUT_S = 10.0
 
 KINDS = ("nexus", "safe", "startale", "kernel")
 
@@ -121,7 +123,8 @@ class Chain:
         """Put a ``DevAccount`` at ``address`` and set its owners."""
         self._put("DevAccount", address)
         data = selector("configureAccount(address,uint8,uint256,address[])") + encode(
-            ["address", "uint8", "uint256", "address[]"], [address, KINDS.index(kind), threshold, list(owners)]
+            ["address", "uint8", "uint256", "address[]"],
+            [address, KINDS.index(kind), threshold, list(owners)],
         )
         self.send(INTENT_EXECUTOR, data)
 
@@ -130,7 +133,11 @@ class Chain:
         if self.forked:
             self.rpc.call("anvil_dealERC20", address, USDC, hex(amount))
         else:
-            self.send(USDC, selector("devSetBalance(address,uint256)") + encode(["address", "uint256"], [address, amount]))
+            self.send(
+                USDC,
+                selector("devSetBalance(address,uint256)")
+                + encode(["address", "uint256"], [address, amount]),
+            )
 
     def set_eth(self, address: str, wei: int) -> None:
         """Set a native balance to exactly ``wei``."""
@@ -140,7 +147,9 @@ class Chain:
         """Base units of ``token`` (zero address: wei) that ``address`` holds."""
         if token == ZERO_ADDRESS:
             return self.rpc.quantity("eth_getBalance", address, "latest")
-        return int.from_bytes(self.read(token, selector("balanceOf(address)") + encode(["address"], [address])))
+        return int.from_bytes(
+            self.read(token, selector("balanceOf(address)") + encode(["address"], [address]))
+        )
 
     def is_valid_signature(self, account: str, digest: bytes, signature: bytes) -> bool:
         """ERC-1271 on the account."""
@@ -170,10 +179,16 @@ class Chain:
         """
         transaction = {"from": RELAYER, "to": to, "data": "0x" + data.hex(), "gas": hex(TX_GAS)}
         tx_hash = self.rpc.call("eth_sendTransaction", transaction)
-        receipt = self.rpc.call("eth_getTransactionReceipt", tx_hash)
-        if receipt is None:
-            raise DevnetError(f"transaction {tx_hash} was not mined", field="rpc", fix="leave anvil's automine on")
-        return dict(receipt)
+        # anvil mines at once, but in a task of its own
+        deadline = time.monotonic() + RECEIPT_TIMEOUT_S
+        while time.monotonic() < deadline:
+            receipt = self.rpc.call("eth_getTransactionReceipt", tx_hash)
+            if receipt is not None:
+                return dict(receipt)
+            time.sleep(0.002)
+        raise DevnetError(
+            f"transaction {tx_hash} was not mined", field="rpc", fix="leave anvil's automine on"
+        )
 
     def emissary_logs(self, account: str, from_block: int) -> list[dict[str, Any]]:
         """``ConfigSet`` and ``ConfigRemoved`` of one account, oldest first."""

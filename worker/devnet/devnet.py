@@ -87,7 +87,12 @@ class Devnet:
         Raises:
             DevnetError: the devnet refuses, with its reason.
         """
-        body: dict[str, Any] = {"address": address, "kind": kind, "owners": list(owners), "threshold": threshold}
+        body: dict[str, Any] = {
+            "address": address,
+            "kind": kind,
+            "owners": list(owners),
+            "threshold": threshold,
+        }
         if usdc is not None:
             body["usdc"] = str(usdc)
         if eth is not None:

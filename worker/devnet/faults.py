@@ -160,6 +160,7 @@ class FaultMiddleware:
         self._control = control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
         if scope["type"] != "http" or scope["path"].startswith(CONTROL_PREFIX):
             await self._app(scope, receive, send)
             return
@@ -177,13 +178,14 @@ class FaultMiddleware:
             "response": None,
         }
         try:
-            await self._handle(scope, receive, send, body, faults, entry)
+            await self._handle((scope, receive, send), body, faults, entry)
         finally:
             self._control.log(entry)
 
     async def _handle(
-        self, scope: Scope, receive: Receive, send: Send, body: bytes, faults: list[Fault], entry: dict[str, Any]
+        self, asgi: tuple[Scope, Receive, Send], body: bytes, faults: list[Fault], entry: dict[str, Any]
     ) -> None:
+        scope, receive, send = asgi
         reply = next((fault for fault in faults if fault.action == "respond"), None)
         actions = {fault.action for fault in faults}
         await asyncio.sleep(sum(fault.delay_ms for fault in faults if fault.action == "delay_ms") / 1000)
@@ -257,7 +259,9 @@ async def _drop(receive: Receive) -> None:
         raise ApiError(500, "the server's connection cannot be dropped")
     transport.abort()
     # uvicorn learns of the lost connection in the next turns of the loop, and then sends nothing
-    while not getattr(cycle, "disconnected", True):
+    for _ in range(100):
+        if getattr(cycle, "disconnected", True):
+            return
         await asyncio.sleep(0)
 
 

@@ -44,7 +44,9 @@ def node_modules(*, dev: bool = False) -> Path:
         return target / "node_modules"
     npm = shutil.which("npm")
     if npm is None:
-        raise DevnetError("npm is not on PATH", field="npm", fix="install Node.js 20 or newer, or put anvil on PATH")
+        raise DevnetError(
+            "npm is not on PATH", field="npm", fix="install Node.js 20 or newer, or put anvil on PATH"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))

@@ -155,7 +155,12 @@ class DevOrchestrator:
             if eth is not None:
                 self._chain.set_eth(address, eth)
             self._accounts[address] = _Account(address, str(kind))
-        return {"address": to_checksum_address(address), "kind": kind, "owners": owners, "threshold": threshold}
+        return {
+            "address": to_checksum_address(address),
+            "kind": kind,
+            "owners": owners,
+            "threshold": threshold,
+        }
 
     # --- the API
 
@@ -325,23 +330,23 @@ class DevOrchestrator:
             raise simulation_failed("UNCLASSIFIED_REVERT", "the devnet settles exactly one element")
         mandate = elements[0]["mandate"]
         account = as_address(quote.intent_op["sponsor"], "sponsor")
-        if account != quote.account:
-            # a quote that a fault altered; the signatures decide about it, for the account that it names
-            if account not in self._accounts:
-                raise simulation_failed("ACCOUNT_UNAUTHORIZED", f"no account at {account}")
-        kind = self._accounts[account].kind
+        # another account than asked for: a quote that a fault altered; the signatures decide about it
+        if account not in self._accounts:
+            raise simulation_failed("ACCOUNT_UNAUTHORIZED", f"no account at {account}")
         origins = signed.get("originSignatures")
         if not isinstance(origins, list) or len(origins) != 1:
             raise invalid("signedIntentOp.originSignatures", "must hold one signature per element")
-        digest = verify.single_chain_ops_digest(account, elements[0], int(quote.nonce))
-        target = verify.single_chain_ops_digest(
-            account, elements[0], int(quote.intent_op["targetExecutionNonce"])
+        digests = (
+            verify.single_chain_ops_digest(account, elements[0], int(quote.nonce)),
+            verify.single_chain_ops_digest(
+                account, elements[0], int(quote.intent_op["targetExecutionNonce"])
+            ),
         )
         try:
             if quote.signature_mode == SIG_MODE_EMISSARY_EXECUTION_ERC1271:
-                authorization = self._verify_session(account, kind, signed, origins[0], digest, target)
+                authorization = self._verify_session(self._accounts[account], signed, origins[0], digests)
             else:
-                authorization = self._verify_erc1271(account, kind, signed, origins[0], digest)
+                authorization = self._verify_erc1271(self._accounts[account], signed, origins[0], digests[0])
         except InvalidSignatureError as error:
             raise simulation_failed("INVALID_SIGNATURE", str(error)) from None
         return _Intent(
@@ -354,9 +359,14 @@ class DevOrchestrator:
         )
 
     def _verify_session(
-        self, account: str, kind: str, signed: Mapping[str, Any], origin: object, digest: bytes, target: bytes
+        self, owner: _Account, signed: Mapping[str, Any], origin: object, digests: tuple[bytes, bytes]
     ) -> _Authorization:
-        """Mode 5: four signatures, each checked against its own digest; all name the same permission."""
+        """Mode 5: four signatures, each checked against its own digest; all name the same permission.
+
+        ``digests`` are those of the intent and of the target execution.
+        """
+        account, kind = owner.address, owner.kind
+        digest, target = digests
         if not isinstance(origin, dict):
             raise InvalidSignatureError("originSignatures[0] is not {preClaimSig, notarizedClaimSig}")
         fields = {
@@ -380,16 +390,18 @@ class DevOrchestrator:
                 verify.check_validator(validator, init_data, over, form.signatures)
             except InvalidSignatureError as error:
                 raise InvalidSignatureError(f"{name}: {error}") from None
+        notarized = verify.hex_bytes(origin.get("notarizedClaimSig"), "notarizedClaimSig")
         try:
-            notarized = verify.hex_bytes(origin.get("notarizedClaimSig"), "notarizedClaimSig")
             permission, signatures = verify.unpack_erc1271(notarized, kind)
-            if permission != first.permission_id:
-                raise InvalidSignatureError("names another permission")
             # A restricted session has no valid ERC-1271 signature on chain, and this route needs none: the form and
             # the key are checked, not the session's ERC-1271 policies.
-            verify.check_validator(validator, init_data, verify.erc1271_hash(digest, account, kind), signatures)
+            verify.check_validator(
+                validator, init_data, verify.erc1271_hash(digest, account, kind), signatures
+            )
         except InvalidSignatureError as error:
             raise InvalidSignatureError(f"notarizedClaimSig: {error}") from None
+        if permission != first.permission_id:
+            raise InvalidSignatureError("notarizedClaimSig: names another permission")
         return _Authorization(first.permission_id, enable)
 
     def _validator(self, account: str, form: EmissarySignature) -> tuple[str, bytes]:
@@ -404,9 +416,10 @@ class DevOrchestrator:
         )
 
     def _verify_erc1271(
-        self, account: str, kind: str, signed: Mapping[str, Any], origin: object, digest: bytes
+        self, owner: _Account, signed: Mapping[str, Any], origin: object, digest: bytes
     ) -> _Authorization:
         """Mode 1: the account's ERC-1271 signature, by its owners or by a session that may sign anything."""
+        account, kind = owner.address, owner.kind
         for name, value in (
             ("originSignatures[0]", origin),
             ("destinationSignature", signed.get("destinationSignature")),
@@ -581,9 +594,7 @@ class DevOrchestrator:
 
 
 def _ops(ops: Sequence[Mapping[str, Any]]) -> list[Call]:
-    return [
-        Call(str(op["to"]).lower(), int(op["value"]), bytes.fromhex(str(op["data"])[2:])) for op in ops
-    ]
+    return [Call(str(op["to"]).lower(), int(op["value"]), bytes.fromhex(str(op["data"])[2:])) for op in ops]
 
 
 def _fields(delays: Delays) -> dict[str, int]:

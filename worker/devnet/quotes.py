@@ -87,7 +87,10 @@ def read_request(body: object, chain_id: int) -> RouteRequest:
         ApiError: naming the field, or with the service's own message where it has one.
     """
     request = as_object(body, "body")
-    for number in (as_number(request.get("destinationChainId"), "destinationChainId"), *_source_chains(request)):
+    for number in (
+        as_number(request.get("destinationChainId"), "destinationChainId"),
+        *_source_chains(request),
+    ):
         if number != chain_id:
             raise ApiError(400, f"Unsupported chain {number}")
     account = as_object(request.get("account"), "account")
@@ -97,7 +100,9 @@ def read_request(body: object, chain_id: int) -> RouteRequest:
     as_list(account.get("setupOps"), "account.setupOps")
     recipient = address
     if request.get("recipient") is not None:
-        recipient = as_address(as_object(request["recipient"], "recipient").get("address"), "recipient.address")
+        recipient = as_address(
+            as_object(request["recipient"], "recipient").get("address"), "recipient.address"
+        )
     calls = as_calls(request.get("destinationExecutions", []), "destinationExecutions")
     if request.get("destinationGasUnits") is not None:
         as_amount(request["destinationGasUnits"], "destinationGasUnits")
@@ -189,7 +194,9 @@ class QuoteBook:
             amount = balance if wanted is None else wanted
             if amount > balance:
                 raise ApiError(
-                    400, "Insufficient balance", {"token": token, "required": str(amount), "available": str(balance)}
+                    400,
+                    "Insufficient balance",
+                    {"token": token, "required": str(amount), "available": str(balance)},
                 )
             received.append((token, amount))
             if request.recipient != request.account:
@@ -219,7 +226,9 @@ class QuoteBook:
         """
         intent_op = {key: value for key, value in signed_intent_op.items() if key not in SIGNATURE_FIELDS}
         seal = intent_op.get("serverSignature")
-        if not isinstance(seal, str) or not hmac.compare_digest(seal.encode(), self._seal(intent_op).encode()):
+        if not isinstance(seal, str) or not hmac.compare_digest(
+            seal.encode(), self._seal(intent_op).encode()
+        ):
             raise ApiError(422, "Invalid bundle signature")
         quote = self._open.get(str(intent_op.get("nonce")))
         if quote is None or quote.expires_s <= time.time():
@@ -304,14 +313,21 @@ class QuoteBook:
                 },
             },
         }
-        spent = {to_checksum_address(token): {"locked": "0", "unlocked": str(amount)} for token, amount in received}
+        spent = {
+            to_checksum_address(token): {"locked": "0", "unlocked": str(amount)} for token, amount in received
+        }
         return {
             "intentOp": intent_op,
             "intentCost": {
                 "hasFulfilledAll": True,
                 "tokensReceived": [
-                    {"tokenAddress": to_checksum_address(token), "hasFulfilled": True, "amountSpent": str(amount),
-                     "destinationAmount": str(amount), "fee": "0"}
+                    {
+                        "tokenAddress": to_checksum_address(token),
+                        "hasFulfilled": True,
+                        "amountSpent": str(amount),
+                        "destinationAmount": str(amount),
+                        "fee": "0",
+                    }
                     for token, amount in received
                 ],
                 "sponsoredFee": {"relayer": 0, "protocol": 0},

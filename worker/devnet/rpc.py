@@ -35,7 +35,9 @@ class JsonRpc:
         try:
             answer = self._client.post(self._url, json=request).json()
         except (httpx.HTTPError, ValueError) as error:
-            raise DevnetError(f"{method}: no answer ({error})", field="rpc", fix="is the local chain running?") from None
+            raise DevnetError(
+                f"{method}: no answer ({error})", field="rpc", fix="is the local chain running?"
+            ) from None
         if "error" in answer:
             problem = answer["error"]
             data = problem.get("data")

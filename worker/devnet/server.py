@@ -85,7 +85,9 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
         Route(
             "/intent-operations",
             answer(
-                lambda r, b: orchestrator.submit(b, fail_execution=r.scope.get("devnet.fail_execution", False)),
+                lambda r, b: orchestrator.submit(
+                    b, fail_execution=r.scope.get("devnet.fail_execution", False)
+                ),
                 status=201,
             ),
             methods=["POST"],
@@ -147,7 +149,11 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn takes the signals over while it serves and raises them again when it is done
         signal.signal(number, _exit)
-    with _listen(port) as listener, Anvil(port=rpc_port, fork_url=fork_url) as anvil, JsonRpc(anvil.rpc_url) as rpc:
+    with (
+        _listen(port) as listener,
+        Anvil(port=rpc_port, fork_url=fork_url) as anvil,
+        JsonRpc(anvil.rpc_url) as rpc,
+    ):
         chain = Chain(rpc, forked=fork_url is not None)
         chain.install()
         orchestrator = DevOrchestrator(chain, delays)

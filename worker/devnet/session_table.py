@@ -109,6 +109,8 @@ def _amount_word(data: bytes, index: int) -> int:
 def _check_spending(policy: _Policy, call: Call, account: str) -> None:
     if call.value != 0 or len(call.data) < 4:
         raise OperationDeniedError("PolicyViolation: spending-limits allows no value and no bare call")
+    if not int(call.to, 16):
+        raise OperationDeniedError("InvalidTokenAddress: spending-limits on the zero address")
     sel = call.data[:4]
     counter = "spent"
     if sel == _TRANSFER:
@@ -129,7 +131,9 @@ def _check_spending(policy: _Policy, call: Call, account: str) -> None:
     limit = policy.limits.get(call.to, 0)
     total = sum(policy.used.get(f"{call.to}:{name}", 0) for name in ("spent", "approved"))
     if total + amount > limit:
-        raise OperationDeniedError(f"PolicyViolation: spending-limits {total} + {amount} > {limit} of {call.to}")
+        raise OperationDeniedError(
+            f"PolicyViolation: spending-limits {total} + {amount} > {limit} of {call.to}"
+        )
     key = f"{call.to}:{counter}"
     policy.used[key] = policy.used.get(key, 0) + amount
 

@@ -1,6 +1,6 @@
 """Checks the signatures of a submitted intent, as the chain would.
 
-Written from protocol/signing.md with eth-account, eth-abi and eth-keys' recovery only; it shares no code with
+Written from protocol/signing.md with eth-account, eth-abi and eth-keys only; it shares no code with
 ``worker/signing``, so that the two check each other.
 """
 
@@ -14,8 +14,9 @@ from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 from eth_account.messages import encode_typed_data
 from eth_keys.datatypes import Signature
-from eth_keys.exceptions import BadSignature, ValidationError
+from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
+from eth_utils.exceptions import ValidationError
 
 from worker.devnet.chain import CONFIG, EMISSARY, ENABLE, INTENT_EXECUTOR, OWNABLE_VALIDATOR, ZERO_ADDRESS
 
@@ -130,15 +131,19 @@ def is_session_form(signature: bytes, kind: str) -> bool:
 def single_chain_ops_digest(account: str, element: Mapping[str, Any], nonce: int) -> bytes:
     """EIP-712 digest of ``SingleChainOps`` for one element (protocol/signing.md 3)."""
     mandate = element["mandate"]
-    refund = mandate["qualifier"]["settlementContext"].get("gasRefund") or {
+    refund: Mapping[str, Any] = mandate["qualifier"]["settlementContext"].get("gasRefund") or {
         "token": ZERO_ADDRESS,
         "exchangeRate": 0,
         "overhead": 0,
     }
     ops = mandate["destinationOps"]
     message = encode_typed_data(
-        {"name": "IntentExecutor", "version": "v0.0.1", "chainId": int(mandate["destinationChainId"]),
-         "verifyingContract": INTENT_EXECUTOR},
+        {
+            "name": "IntentExecutor",
+            "version": "v0.0.1",
+            "chainId": int(mandate["destinationChainId"]),
+            "verifyingContract": INTENT_EXECUTOR,
+        },
         {
             "SingleChainOps": [
                 {"name": "account", "type": "address"},
@@ -185,7 +190,9 @@ def erc1271_hash(digest: bytes, account: str, kind: str) -> bytes:
             encode(
                 ["bytes32", "bytes32", "bytes32", "uint256", "address"],
                 [
-                    keccak(text="EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+                    keccak(
+                        text="EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+                    ),
                     keccak(text="Kernel"),
                     keccak(text="0.3.3"),
                     0,
@@ -206,16 +213,16 @@ def check_validator(validator: str, init_data: bytes, digest: bytes, signatures:
     if validator != OWNABLE_VALIDATOR:
         raise InvalidSignatureError(f"no contract at session validator {validator} on the devnet")
     try:
-        threshold, owners = decode(["uint256", "address[]"], init_data)
+        decoded = decode(["uint256", "address[]"], init_data)
     except DecodingError:
         raise InvalidSignatureError("the session validator's init data does not decode") from None
+    threshold, owners = int(decoded[0]), [str(owner).lower() for owner in decoded[1]]
     if threshold == 0 or len(signatures) < 65 * threshold:
         raise InvalidSignatureError(f"{len(signatures)} bytes hold fewer than {threshold} signatures")
     if len(signatures) % 65:
         raise InvalidSignatureError("trailing bytes after the signatures")
     signers = [recover(digest, signatures[65 * i : 65 * i + 65]) for i in range(threshold)]
-    known = {owner.lower() for owner in owners}
-    if not known.issuperset(signers):
+    if not set(owners).issuperset(signers):
         raise InvalidSignatureError("signed by a key that is no owner of the session, or over another digest")
     if len(set(signers)) != len(signers):
         raise InvalidSignatureError("one owner signed twice")

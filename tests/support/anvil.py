@@ -1,0 +1,32 @@
+"""The devnet as a fixture: one per run, put back to its first state before each test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.need import missing
+from worker.devnet.devnet import Devnet, start_devnet
+
+
+def need_anvil() -> None:
+    """Skip, or fail in CI, when there is neither anvil nor the npm that can install it."""
+    if shutil.which("anvil") is None and shutil.which("npm") is None:
+        missing("anvil", "install Node.js 20 (its npm fetches the pinned anvil), or put anvil on PATH")
+
+
+@pytest.fixture(scope="session")
+def shared_devnet() -> Iterator[Devnet]:
+    """One devnet for the whole run. Ask for ``devnet`` instead, unless you leave it as it was."""
+    need_anvil()
+    with start_devnet() as running:
+        yield running
+
+
+@pytest.fixture
+def devnet(shared_devnet: Devnet) -> Devnet:
+    """A devnet in its first state: no accounts, faults, intents or counters."""
+    shared_devnet.reset()
+    return shared_devnet
