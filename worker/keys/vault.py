@@ -8,6 +8,7 @@ an older one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -58,6 +59,7 @@ RENEW_AT = 0.5
 WARN_LEFT_S = 3600.0
 """A token that cannot be renewed any further is warned about from here on: time to hand out a new one."""
 
+_NOBODY = f"0x{'0' * 40}"
 _SEALED = "Vault is sealed"
 _TRANSIENT_STATUS = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
@@ -227,6 +229,7 @@ class VaultKeyStore:
         if problem := self._mount_problem():
             raise problem
         rights = self._capabilities()
+        self._prove_mount(rights)
         if not {"read", "create", "root"} & set(rights):
             raise KeyStoreDeniedError(
                 f"the token may neither read nor create keys at {self._mount}/data/{self._prefix}/",
@@ -293,9 +296,7 @@ class VaultKeyStore:
                     {"private_key": f"0x{key.use().hex()}", "address": key.address},
                 )
             except VaultReplyError as reply:
-                # The path is the address of a key that only this call knows: if it is taken after a try whose
-                # fate is unknown, that try was accepted.
-                if maybe_written and "check-and-set" in reply.text:
+                if maybe_written and reply.status in (400, 403) and self._is_written(client, key.address):
                     return {"data": {"version": 1}}
                 maybe_written = maybe_written or reply.status >= 500
                 raise
@@ -304,6 +305,18 @@ class VaultKeyStore:
                 raise
 
         return str(_mapping(self._call(key.address, write)).get("version", ""))
+
+    def _is_written(self, client: VaultHttp, address: str) -> bool:
+        """Did the try whose reply was lost succeed? Only this call knows the key of ``address``: a version is ours.
+
+        The repeat is refused by check-and-set (400), or by an operator's policy, which may create and not
+        update (403).
+        """
+        try:
+            metadata = client.read_metadata(self._mount, self._path(address))
+        except VaultReplyError:
+            return False
+        return _mapping(metadata).get("current_version") == 1
 
     def _info(self, address: str) -> KeyInfo | None:
         try:
@@ -400,6 +413,8 @@ class VaultKeyStore:
                 fix="set vault_addr to the active node or to the load balancer itself",
             )
         if failure.status == 404:
+            if "no handler for route" in failure.text:
+                return self._no_mount()
             return self._mount_problem() or KeyNotFoundError(
                 "nothing is stored there", field=where, fix="check address, mount and prefix, or create a key"
             )
@@ -436,21 +451,16 @@ class VaultKeyStore:
         )
 
     def _mount_problem(self) -> KeyStoreSetupError | None:
-        """What is wrong with the mount, or None if it is KV v2 or we are not let to know."""
-        connection = self._connect()
+        """What is wrong with the mount, or None: it is right, or Vault does not let us know.
+
+        Vault answers 403 both for a mount that is not there and for one in which the token may do nothing.
+        """
         data, failure = self._once(
-            connection.client,
+            self._connect().client,
             lambda client: client.mount(self._mount),
             time.monotonic() + self._timeout_s,
         )
         if failure is not None:
-            # 403 is Vault's answer both for a mount that is not there and for one that we may not use.
-            if isinstance(failure, VaultReplyError) and failure.status in (400, 403, 404):
-                return KeyStoreSetupError(
-                    f"there is no mount '{self._mount}', or the token may not use anything in it",
-                    field="vault_mount",
-                    fix=f"vault secrets enable -path={self._mount} kv-v2, or correct mount or policy",
-                )
             return None
         mount = _mapping(data)
         options = cast(dict[str, Any], mount.get("options") or {})
@@ -461,14 +471,21 @@ class VaultKeyStore:
                 field="vault_mount",
                 fix="use a KV v2 mount (vault kv enable-versioning upgrades one)",
             )
-        if str(mount.get("path", "")).strip("/") != self._mount:
-            actual = str(mount.get("path", "")).strip("/")
+        actual = str(mount.get("path", "")).strip("/")
+        if actual != self._mount:
             return KeyStoreSetupError(
                 f"'{self._mount}' lies inside the mount '{actual}'",
                 field="vault_mount",
                 fix=f"set the mount to {actual} and move the rest to the prefix",
             )
         return None
+
+    def _no_mount(self) -> KeyStoreSetupError:
+        return KeyStoreSetupError(
+            f"there is no mount '{self._mount}'",
+            field="vault_mount",
+            fix=f"vault secrets enable -path={self._mount} kv-v2, or correct the name or the namespace",
+        )
 
     # ------------------------------------------------------------------ client and token
 
@@ -589,10 +606,15 @@ class VaultKeyStore:
         return f"valid for {ttl} s" if ttl else "without expiry"
 
     def _capabilities(self) -> tuple[str, ...]:
-        # Any address will do: policies are written for the prefix.
-        path = self._full_path(f"0x{'0' * 40}")
+        path = self._full_path(_NOBODY)  # policies are written for the prefix
         data = _mapping(self._call("", lambda client: client.capabilities(path)))
         return tuple(sorted(str(right) for right in cast(list[Any], data.get(path) or [])))
+
+    def _prove_mount(self, rights: tuple[str, ...]) -> None:
+        """Ask for a key that nobody has: "no handler for route" tells a missing mount from a missing key."""
+        if {"read", "root"} & set(rights):
+            with contextlib.suppress(KeyNotFoundError):
+                self._call("", lambda client: client.read(self._mount, self._path(_NOBODY)))
 
     def _is_private(self) -> bool:
         url = urlsplit(self._addr)

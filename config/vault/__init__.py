@@ -1,0 +1,1 @@
+"""Vault: server file, policies, and what prepares a Vault for this program."""

@@ -1,0 +1,276 @@
+"""Prepare a Vault: KV v2 mount, the two policies, the two AppRoles, an audit log. Safe to run again.
+
+    VAULT_ADDR=… VAULT_TOKEN=… python -m config.vault.bootstrap --worker-env worker.env --operator-env operator.env
+
+The credentials go to files of mode 0600, as lines of ``SESSION_EXECUTOR_…=…``; a file whose credentials still log in is
+left as it is. With ``--init-file`` an uninitialised Vault is initialised (one unseal key, kept in that file together with
+the root token) and a sealed one unsealed: for one machine without a KMS, as in docker-compose.yml.
+
+Nothing secret is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import hvac
+import hvac.exceptions
+import requests
+
+POLICIES = {"session-executor-signer": "signer.hcl", "session-executor-operator": "operator.hcl"}
+WORKER_ROLE, OPERATOR_ROLE = "session-executor-worker", "session-executor-operator"
+ROLES = {WORKER_ROLE: "session-executor-signer", OPERATOR_ROLE: "session-executor-operator"}
+
+TOKEN_TTL, TOKEN_MAX_TTL = "1h", "24h"
+"""A stolen worker token is good for an hour unless it is renewed, and never for more than a day."""
+
+_HERE = Path(__file__).parent
+_PATH = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
+
+
+class BootstrapError(Exception):
+    """One line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to prepare, and where to leave the credentials."""
+
+    addr: str
+    namespace: str = ""
+    mount: str = "secret"
+    prefix: str = "session-keys"
+    worker_env: Path | None = None
+    operator_env: Path | None = None
+    init_file: Path | None = None
+    audit_file: str = ""
+    secret_id_ttl: str = "0"  # noqa: S105 - a duration
+    wait_s: float = 60.0
+
+
+def policy(name: str, mount: str, prefix: str) -> str:
+    """The policy file of ``name`` with the default mount and prefix replaced."""
+    for what, value in (("mount", mount), ("prefix", prefix)):
+        if not _PATH.fullmatch(value):
+            raise BootstrapError(f"{what} '{value}' is not a path of letters, digits, - _ . and /")
+    text = (_HERE / POLICIES[name]).read_text()
+    return re.sub(r'path "secret/(data|metadata)/session-keys', rf'path "{mount}/\1/{prefix}', text)
+
+
+def bootstrap(options: Options, token: str = "") -> list[str]:
+    """Do it all; returns a line for each thing that was done or found.
+
+    Args:
+        options: see ``Options``.
+        token: a root or admin token; not needed with ``init_file``.
+
+    Raises:
+        BootstrapError: with the fix.
+    """
+    client = _client(options.addr, options.namespace)
+    done: list[str] = []
+    _wait(client.sys.read_seal_status, options.wait_s, f"Vault at {options.addr} does not answer")
+    if options.init_file is not None:
+        token = _open(client, options.init_file, done) or token
+    status = cast(dict[str, Any], client.sys.read_seal_status())
+    if not status.get("initialized"):
+        raise BootstrapError("Vault is not initialised: give --init-file, or run vault operator init")
+    if status.get("sealed"):
+        raise BootstrapError("Vault is sealed: unseal it, or give the --init-file that holds its key")
+    if not token:
+        raise BootstrapError("no token: set VAULT_TOKEN to a root or admin token")
+    client.token = token
+    # Raft elects itself after the unseal; until then every request is answered with 500.
+    _wait(client.auth.token.lookup_self, options.wait_s, "Vault does not accept the token")
+    _audit(client, options.audit_file, done)
+    _mount(client, options, done)
+    for name in POLICIES:
+        client.sys.create_or_update_policy(name, policy(name, options.mount, options.prefix))
+        done.append(f"policy {name} written")
+    _roles(client, options, done)
+    for role, path in ((WORKER_ROLE, options.worker_env), (OPERATOR_ROLE, options.operator_env)):
+        if path is not None:
+            _credentials(client, options, role, path, done)
+    return done
+
+
+def _client(addr: str, namespace: str) -> hvac.Client:
+    client = hvac.Client(url=addr, token="", timeout=10, allow_redirects=False, namespace=namespace or None)
+    client.session.trust_env = False  # no proxy from the environment: it would see the root token
+    return client
+
+
+def _wait(probe: Callable[[], object], seconds: float, complaint: str) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            probe()
+        except hvac.exceptions.Forbidden:
+            raise BootstrapError(f"{complaint}: permission denied") from None
+        except (requests.RequestException, hvac.exceptions.VaultError) as error:
+            reason = type(error).__name__
+        else:
+            return
+        if time.monotonic() > deadline:
+            raise BootstrapError(f"{complaint} ({reason})")
+        time.sleep(0.3)
+
+
+def _open(client: hvac.Client, init_file: Path, done: list[str]) -> str:
+    """Initialise and unseal with the key in ``init_file``; returns the root token in it."""
+    if not client.sys.is_initialized():
+        # The file comes first: a key that cannot be written down must not be made.
+        _write_private(init_file, "")
+        made = cast(dict[str, Any], client.sys.initialize(secret_shares=1, secret_threshold=1))
+        _write_private(
+            init_file, json.dumps({"unseal_key": made["keys_base64"][0], "root_token": made["root_token"]})
+        )
+        done.append(f"Vault initialised; unseal key and root token are in {init_file}")
+    try:
+        kept = cast(dict[str, str], json.loads(init_file.read_text()))
+    except FileNotFoundError:
+        return ""
+    except ValueError:
+        raise BootstrapError(f"{init_file} is damaged: restore it, or start with an empty Vault") from None
+    if cast(dict[str, Any], client.sys.read_seal_status()).get("sealed"):
+        client.sys.submit_unseal_key(kept["unseal_key"])
+        done.append("Vault unsealed")
+    return kept["root_token"]
+
+
+def _audit(client: hvac.Client, audit_file: str, done: list[str]) -> None:
+    if not audit_file:
+        return
+    devices = cast(dict[str, Any], client.sys.list_enabled_audit_devices())["data"]
+    if "file/" in devices:
+        done.append("audit log is on")
+        return
+    client.sys.enable_audit_device("file", options={"file_path": audit_file})
+    done.append(f"audit log switched on: {audit_file}")
+
+
+def _mount(client: hvac.Client, options: Options, done: list[str]) -> None:
+    mounts = cast(dict[str, Any], client.sys.list_mounted_secrets_engines())["data"]
+    found = cast(dict[str, Any] | None, mounts.get(f"{options.mount}/"))
+    if found is None:
+        client.sys.enable_secrets_engine(
+            "kv", path=options.mount, options={"version": "2"}, description="session keys"
+        )
+        # Only a mount of our own is configured: each write must say which version it replaces.
+        _wait(
+            partial(client.secrets.kv.v2.configure, cas_required=True, mount_point=options.mount),
+            options.wait_s,
+            f"the mount {options.mount} does not become ready",
+        )
+        done.append(f"KV v2 mounted at {options.mount}")
+        return
+    if found.get("type") != "kv" or (found.get("options") or {}).get("version") != "2":
+        raise BootstrapError(f"the mount {options.mount} exists and is not KV version 2: choose another one")
+    done.append(f"KV v2 is mounted at {options.mount}")
+
+
+def _roles(client: hvac.Client, options: Options, done: list[str]) -> None:
+    methods = cast(dict[str, Any], client.sys.list_auth_methods())["data"]
+    if "approle/" not in methods:
+        client.sys.enable_auth_method("approle")
+    for role, policy_name in ROLES.items():
+        client.auth.approle.create_or_update_approle(
+            role,
+            token_policies=[policy_name],
+            token_no_default_policy=True,
+            token_ttl=TOKEN_TTL,
+            token_max_ttl=TOKEN_MAX_TTL,
+            secret_id_ttl=options.secret_id_ttl,
+            bind_secret_id=True,
+        )
+        done.append(f"AppRole {role} has the policy {policy_name}")
+
+
+def _credentials(client: hvac.Client, options: Options, role: str, path: Path, done: list[str]) -> None:
+    kept = _read_env(path)
+    role_id = str(cast(dict[str, Any], client.auth.approle.read_role_id(role))["data"]["role_id"])
+    if kept.get("SESSION_EXECUTOR_VAULT_ROLE_ID") == role_id and _logs_in(
+        options.addr, options.namespace, role_id, kept.get("SESSION_EXECUTOR_VAULT_SECRET_ID", "")
+    ):
+        done.append(f"{path} holds working credentials of {role}")
+        return
+    made = cast(dict[str, Any], client.auth.approle.generate_secret_id(role))["data"]
+    _write_private(
+        path,
+        "SESSION_EXECUTOR_KEY_STORE=vault\n"
+        f"SESSION_EXECUTOR_VAULT_ROLE_ID={role_id}\n"
+        f"SESSION_EXECUTOR_VAULT_SECRET_ID={made['secret_id']}\n",
+    )
+    done.append(f"credentials of {role} written to {path}")
+
+
+def _read_env(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    pairs = (line.partition("=") for line in path.read_text().splitlines())
+    return {name: value for name, _, value in pairs}
+
+
+def _logs_in(addr: str, namespace: str, role_id: str, secret_id: str) -> bool:
+    try:
+        _client(addr, namespace).auth.approle.login(role_id, secret_id, use_token=False)
+    except (hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden):
+        return False
+    return True
+
+
+def _write_private(path: Path, content: str) -> None:
+    """``content`` at ``path`` with mode 0600, whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise BootstrapError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _options(arguments: list[str] | None) -> Options:
+    env = os.environ
+    parser = argparse.ArgumentParser(prog="python -m config.vault.bootstrap", description=__doc__)
+    parser.add_argument("--addr", default=env.get("VAULT_ADDR", "http://127.0.0.1:8200"))
+    parser.add_argument("--namespace", default=env.get("VAULT_NAMESPACE", ""))
+    parser.add_argument("--mount", default=env.get("SESSION_EXECUTOR_VAULT_MOUNT", "secret"))
+    parser.add_argument("--prefix", default=env.get("SESSION_EXECUTOR_VAULT_PREFIX", "session-keys"))
+    parser.add_argument("--worker-env", type=Path, help="file for the worker's AppRole")
+    parser.add_argument("--operator-env", type=Path, help="file for the operator's AppRole")
+    parser.add_argument("--init-file", type=Path, help="initialise and unseal with the key in this file")
+    parser.add_argument("--audit-file", default="", help="path of the audit log, as Vault sees it")
+    parser.add_argument("--secret-id-ttl", default="0", help="life of the secret ids; 0 is for ever")
+    parser.add_argument("--wait-s", type=float, default=60.0, help="how long to wait for Vault")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; see the module."""
+    try:
+        for line in bootstrap(_options(arguments), os.environ.get("VAULT_TOKEN", "")):
+            print(f"vault: {line}")  # noqa: T201 - a command's output
+    except (BootstrapError, hvac.exceptions.VaultError, requests.RequestException) as error:
+        print(f"vault: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

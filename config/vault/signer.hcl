@@ -1,0 +1,21 @@
+# The worker: reads session keys and nothing else.
+#
+#   vault policy write session-executor-signer config/vault/signer.hcl
+#
+# Mount and prefix are the defaults of SESSION_EXECUTOR_VAULT_MOUNT and SESSION_EXECUTOR_VAULT_PREFIX;
+# `python -m config.vault.bootstrap` puts other ones in their place.
+
+path "secret/data/session-keys/*" {
+  capabilities = ["read"]
+}
+
+# Its own token: how long it lives, to renew it, and what it may do (doctor).
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
