@@ -89,12 +89,7 @@ class _Bytes(_Atom):
 
 class _String(_Atom):
     def encode(self, value: object, field: str) -> bytes:
-        if not isinstance(value, str):
-            raise SigningInputError(f"must be text, not {values.kind_of(value)}", field=field)
-        try:
-            return keccak(value.encode())
-        except UnicodeEncodeError:
-            raise SigningInputError("is not text that UTF-8 can hold", field=field) from None
+        return keccak(values.text(value, field).encode())
 
 
 ADDRESS = _Address("address")

@@ -71,6 +71,21 @@ def address(value: object, field: str) -> bytes:
     return bytes.fromhex(value[2:])
 
 
+def text(value: object, field: str) -> str:
+    """``value`` as text that UTF-8 can hold.
+
+    Raises:
+        SigningInputError: not a ``str``, or with a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise SigningInputError(f"must be text, not {kind_of(value)}", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SigningInputError("is not text that UTF-8 can hold", field=field) from None
+    return value
+
+
 def signature_list(value: object, field: str) -> bytes:
     """``value`` as one or more 65-byte ECDSA signatures.
 
