@@ -1,0 +1,1 @@
+"""The Session model, its encoding and digests, the session file, enabling, and the session registry."""

@@ -1,0 +1,40 @@
+"""The errors of the sessions room.
+
+ExecutorError
+├── InputError
+│   ├── SessionError                  a session cannot be encoded or trusted as it is
+│   │   └── SessionFileError          a session file does not parse, or does not match what it claims
+│   ├── SessionConflictError          the id is registered with other content
+│   └── SessionNotFoundError          no such session
+└── ServiceError
+    ├── SessionStoreUnavailableError  Redis did not answer; nothing is known to be stored
+    └── SessionCorruptError           what is stored is not what was registered
+"""
+
+from __future__ import annotations
+
+from worker.errors import InputError, ServiceError
+
+
+class SessionError(InputError):
+    """A session cannot be encoded as it is. ``field`` is a path such as ``actions[0].policies[1].limit``."""
+
+
+class SessionFileError(SessionError):
+    """A session file does not parse, or does not match what it claims."""
+
+
+class SessionConflictError(InputError):
+    """The session id is registered with other content."""
+
+
+class SessionNotFoundError(InputError):
+    """No session is registered under the id."""
+
+
+class SessionStoreUnavailableError(ServiceError):
+    """Redis did not answer in time, or refused; nothing is known to be stored."""
+
+
+class SessionCorruptError(ServiceError):
+    """A stored session is damaged, or this version encodes it differently; it must not be used."""
