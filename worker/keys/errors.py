@@ -11,6 +11,7 @@ KeyStoreError(ServiceError)          the store cannot give what was asked
 └── KeyStoreUnavailableError         sealed, down, timed out or 5xx: may be tried again later
     └── KeyStoreRateLimitedError     429; ``retry_after_s`` says when, if the store said
 KeyAddressError(InputError)          the caller's address is no address
+KeyLabelError(InputError)            the caller's label is too long or not printable
 
 No message, field or fix ever holds stored content: a malformed key may be a good key with a typing error.
 """
@@ -75,3 +76,7 @@ class KeyStoreRateLimitedError(KeyStoreUnavailableError):
 
 class KeyAddressError(InputError):
     """The caller's address is not an address."""
+
+
+class KeyLabelError(InputError):
+    """The caller's label cannot be kept."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from eth_account import Account
+from pydantic import SecretStr
 
 from worker.keys.errors import (
     KeyFormatError,
@@ -29,7 +30,7 @@ from worker.keys.errors import (
     KeyStoreUnavailableError,
 )
 from worker.keys.port import KeyInfo, SecretKey
-from worker.keys.secp256k1 import generate, parse_address, secret_from_bytes
+from worker.keys.secp256k1 import checked_label, generate, parse_address, secret_from_bytes
 
 SCRYPT_N = 2**17
 """Cost of guessing the passphrase of a stolen file: OWASP's least for scrypt with r = 8, p = 1 (128 MiB and about
@@ -41,6 +42,7 @@ uses it, since it makes its own passphrase."""
 
 _MAX_SCRYPT_N = 2**20
 _MAX_SCRYPT_RP = 64
+_MAX_SCRYPT_NRP = 2**23  # 128 bytes of each: 1 GiB, four times what the usual wallets ask for
 _MAX_PBKDF2_C = 20_000_000
 _MAX_FILE = 16_384
 _EXTRA = "session-executor"  # our own member of the file; the format's readers ignore what they do not know
@@ -49,7 +51,7 @@ _FILE_NAME = re.compile(r"(0x[0-9a-f]{40})\.json")
 PassphraseProvider = Callable[[], str]
 
 
-def passphrase_provider(value: str | None, file: Path | None) -> PassphraseProvider:
+def passphrase_provider(value: str | SecretStr | None, file: Path | None) -> PassphraseProvider:
     """Where the passphrase comes from: the value of ``keystore_passphrase``, or a file of mode 0600.
 
     The file's last newline is not part of it. Nothing is read before the first use.
@@ -57,9 +59,11 @@ def passphrase_provider(value: str | None, file: Path | None) -> PassphraseProvi
     Raises:
         KeyStoreSetupError: (at use) neither or both are set, it is empty, or the file can be read by others.
     """
+    # masked from here on: what ``provide`` closes over shows in a traceback with locals
+    masked = SecretStr(value) if isinstance(value, str) else value
 
     def provide() -> str:
-        if value is not None and file is not None:
+        if masked is not None and file is not None:
             raise KeyStoreSetupError(
                 "is set both as a value and as a file",
                 field="keystore_passphrase",
@@ -67,14 +71,14 @@ def passphrase_provider(value: str | None, file: Path | None) -> PassphraseProvi
             )
         if file is not None:
             return _passphrase_from_file(file)
-        if not value:
+        if not masked:
             raise KeyStoreSetupError(
                 "is not set",
                 field="keystore_passphrase",
                 fix="set SESSION_EXECUTOR_KEYSTORE_PASSPHRASE, or SESSION_EXECUTOR_KEYSTORE_PASSPHRASE_FILE "
                 "to a file of mode 0600",
             )
-        return value
+        return masked.get_secret_value()
 
     return provide
 
@@ -106,18 +110,25 @@ class KeystoreFiles:
     def create(self, *, label: str = "") -> KeyInfo:
         """Generate a key in this process and write its encrypted file; an existing one is never overwritten.
 
+        Args:
+            label: for people; printable, at most 512 bytes. It is not encrypted.
+
         Raises:
+            KeyLabelError: the label.
             KeyStoreSetupError: no passphrase, or the folder is open to others.
             KeyStoreUnavailableError: the file cannot be written.
         """
-        passphrase = self._passphrase()
+        label = checked_label(label)
+        self._passphrase()  # before the folder is made; not kept in this frame
         self._open_directory()
         created = int(time.time())
         key = generate()
         try:
-            content = Account.encrypt(key.use(), passphrase, kdf="scrypt", iterations=self._scrypt_n)
+            content = _encrypt(key, self._passphrase(), self._scrypt_n)
         finally:
             key.wipe()
+        if isinstance(content, KeyStoreError):
+            raise content
         content["address"] = key.address[2:]
         content[_EXTRA] = {"created": created, "label": label}
         path = self._path(key.address)
@@ -126,7 +137,7 @@ class KeystoreFiles:
         except OSError as error:
             problem = _os_problem(error)
         else:
-            return KeyInfo(key.address, created)
+            return KeyInfo(key.address, created, label=label)
         raise KeyStoreUnavailableError(
             f"cannot be written: {problem}", field=str(path), fix="see disk and folder"
         )
@@ -144,15 +155,21 @@ class KeystoreFiles:
 
     def list(self) -> Iterator[KeyInfo]:
         """The keys by address, without decrypting anything."""
-        if not self._directory.exists():
-            return
         self._check_directory()
-        for path in sorted(self._directory.iterdir()):
-            match = _FILE_NAME.fullmatch(path.name)
-            if match:
-                extra = self._load(match[1]).get(_EXTRA)
-                created = cast(dict[str, Any], extra).get("created") if isinstance(extra, dict) else 0
-                yield KeyInfo(match[1], created if isinstance(created, int) else 0)
+        try:
+            names = sorted(path.name for path in self._directory.iterdir())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            problem = _os_problem(error)
+        else:
+            for name in names:
+                if match := _FILE_NAME.fullmatch(name):
+                    yield _info(match[1], self._load(match[1]).get(_EXTRA))
+            return
+        raise KeyStoreUnavailableError(
+            f"{self._directory} cannot be listed: {problem}", field="keystore_dir", fix="check owner and mode"
+        )
 
     def check(self) -> str:
         """Folder, modes, passphrase, and that it opens the first key.
@@ -241,6 +258,33 @@ class KeystoreFiles:
 # ---------------------------------------------------------------------- helpers
 
 
+def _info(address: str, extra: Any) -> KeyInfo:
+    """What our own member of the file says; a file of another wallet has none."""
+    fields = cast(dict[str, Any], extra) if isinstance(extra, dict) else {}
+    created, label = fields.get("created"), fields.get("label")
+    return KeyInfo(
+        address,
+        created if type(created) is int else 0,
+        label=label if isinstance(label, str) and label.isprintable() else "",
+    )
+
+
+def _no_memory() -> KeyStoreError:
+    return KeyStoreUnavailableError(
+        "there is not enough memory for scrypt",
+        field="keystore",
+        fix="free 128 MiB and more for each signature",
+    )
+
+
+def _encrypt(key: SecretKey, passphrase: str, scrypt_n: int) -> dict[str, Any] | KeyStoreError:
+    """The file's content or the error, returned: a raised one would keep this frame and the passphrase."""
+    try:
+        return Account.encrypt(key.use(), passphrase, kdf="scrypt", iterations=scrypt_n)
+    except (MemoryError, ValueError):  # pycryptodome says ValueError when scrypt's memory cannot be had
+        return _no_memory()
+
+
 def _decrypt(content: dict[str, Any], passphrase: str, address: str, path: Path) -> SecretKey | KeyStoreError:
     """The key or the error, returned: a raised error would keep this frame and what is in it."""
     try:
@@ -249,6 +293,8 @@ def _decrypt(content: dict[str, Any], passphrase: str, address: str, path: Path)
         # eth_keyfile says "MAC mismatch"; anything else is about the file. Neither holds key or passphrase,
         # and neither is passed on.
         wrong_passphrase = "MAC mismatch" in str(error)
+    except MemoryError:
+        return _no_memory()
     except (KeyError, TypeError, AttributeError, AssertionError, NotImplementedError, OverflowError):
         wrong_passphrase = False
     else:
@@ -265,7 +311,7 @@ def _decrypt(content: dict[str, Any], passphrase: str, address: str, path: Path)
         return KeyStoreDeniedError(
             f"does not open {path}",
             field="keystore_passphrase",
-            fix="set the one that the key was created with",
+            fix="set the one that the key was created with; if it is that one, the file was changed",
         )
     return KeyFormatError(
         "is no keystore file of version 3", field=str(path), fix="restore the file from a backup"
@@ -286,6 +332,12 @@ def _check_cost(content: dict[str, Any], path: Path) -> None:
             raise KeyFormatError(
                 f"kdfparams.{name} is no integer from 1 to {limit}", field=str(path), fix="restore the file"
             )
+    if fields.get("n", 1) * fields.get("r", 1) * fields.get("p", 1) > _MAX_SCRYPT_NRP:
+        raise KeyFormatError(
+            "kdfparams ask for more than 1 GiB of work",
+            field=str(path),
+            fix="encrypt the key with a usual cost",
+        )
     if fields.get("dklen", 32) != 32:
         raise KeyFormatError("kdfparams.dklen is not 32", field=str(path), fix="restore the file")
 
@@ -295,7 +347,7 @@ def _read_private(path: Path, limit: int) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
-        KeyStoreSetupError: others may read or write it, or it is not a plain file.
+        KeyStoreSetupError: others may read or write it, it is not a plain file, or larger than ``limit`` bytes.
         KeyStoreUnavailableError: it cannot be read.
     """
     try:
@@ -322,34 +374,39 @@ def _read_private(path: Path, limit: int) -> bytes:
                 field=str(path),
                 fix=f"chmod 600 {path}",
             )
-        return file.read(limit + 1)[:limit]
+        if info.st_size > limit:
+            raise KeyStoreSetupError(
+                f"is larger than {limit} bytes", field=str(path), fix="point to the right file"
+            )
+        return file.read(limit)
 
 
 def _passphrase_from_file(file: Path) -> str:
-    path = file.expanduser()
+    outcome = _read_passphrase(file.expanduser())
+    if isinstance(outcome, KeyStoreError):
+        raise outcome
+    return outcome
+
+
+def _read_passphrase(path: Path) -> str | KeyStoreError:
+    """The passphrase or the error, returned: a raised one would keep this frame and what was read."""
+    problem, fix = "", "write the passphrase there, mode 0600"
     try:
         raw = _read_private(path, _MAX_FILE)
     except FileNotFoundError:
-        raw = None
-    if raw is None:
-        raise KeyStoreSetupError(
-            f"{path} does not exist",
-            field="keystore_passphrase_file",
-            fix="write the passphrase there, mode 0600",
-        )
-    try:
-        passphrase = raw.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        passphrase = None
-    if passphrase is None:
-        raise KeyStoreSetupError(
-            f"{path} is not UTF-8 text", field="keystore_passphrase_file", fix="write text"
-        )
-    if not passphrase:
-        raise KeyStoreSetupError(
-            f"{path} is empty", field="keystore_passphrase_file", fix="write the passphrase there"
-        )
-    return passphrase
+        problem = "does not exist"
+    except KeyStoreError as error:
+        return error.with_traceback(None)
+    else:
+        try:
+            passphrase = raw.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            problem, fix = "is not UTF-8 text", "write text"
+        else:
+            if passphrase:
+                return passphrase
+            problem = "is empty"
+    return KeyStoreSetupError(f"{path} {problem}", field="keystore_passphrase_file", fix=fix)
 
 
 def _write_new(path: Path, content: bytes) -> None:

@@ -58,6 +58,7 @@ class KeyInfo:
     address: str
     created: int
     version: str = ""
+    label: str = ""
 
 
 class KeyStore(Protocol):

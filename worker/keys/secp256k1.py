@@ -1,4 +1,4 @@
-"""What both key stores do with bytes: generate a key, parse a stored one, derive its address."""
+"""What both key stores do alike: check what the caller gives, generate a key, parse a stored one, derive its address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coincurve import PublicKey
 from eth_utils.address import is_checksum_address
 from eth_utils.crypto import keccak
 
-from worker.keys.errors import KeyAddressError
+from worker.keys.errors import KeyAddressError, KeyLabelError
 from worker.keys.port import SecretKey
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -41,6 +41,19 @@ def parse_address(value: str, *, field: str = "address") -> str:
             fix="check the digits, or write them in lower case",
         )
     return f"0x{digits.lower()}"
+
+
+def checked_label(value: str) -> str:
+    """``value``, if both stores can keep it: printable, at most 512 bytes (a limit of Vault's custom metadata).
+
+    Raises:
+        KeyLabelError: it is longer, or would break a terminal or a log line.
+    """
+    if len(value.encode(errors="replace")) > 512:
+        raise KeyLabelError("is longer than 512 bytes", field="label", fix="shorten it")
+    if not value.isprintable():
+        raise KeyLabelError("holds characters that cannot be printed", field="label", fix="use plain text")
+    return value
 
 
 def address_of(key: bytes) -> str:

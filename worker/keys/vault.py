@@ -37,7 +37,7 @@ from worker.keys.errors import (
     KeyStoreUnavailableError,
 )
 from worker.keys.port import KeyInfo, SecretKey
-from worker.keys.secp256k1 import generate, parse_address, secret_from_text
+from worker.keys.secp256k1 import checked_label, generate, parse_address, secret_from_text
 from worker.keys.vault_http import VaultHttp, VaultReplyError
 
 log = structlog.get_logger(__name__)
@@ -165,10 +165,13 @@ class VaultKeyStore:
         the key is kept and a warning logged).
 
         Args:
-            label: for people; at most 512 characters (a limit of Vault's custom metadata).
+            label: for people; printable, at most 512 bytes.
+
+        Raises:
+            KeyLabelError: the label.
+            KeyStoreError: as for ``get``; nothing was written, or nothing that anybody knows the address of.
         """
-        if len(label) > 512:
-            raise KeyStoreError("is longer than 512 characters", field="label", fix="shorten it")
+        label = checked_label(label)
         key = generate()
         try:
             version = self._write_new(key)
@@ -184,7 +187,8 @@ class VaultKeyStore:
         except KeyStoreError as error:
             # The key is safe and its address must reach the caller: only the label is lost.
             log.warning("key_metadata_not_written", address=key.address, reason=str(error))
-        return KeyInfo(key.address, created, version)
+            label = ""
+        return KeyInfo(key.address, created, version, label)
 
     def get(self, address: str) -> AbstractContextManager[SecretKey]:
         """See the port. The key is read anew each time, checked to be of ``address``, and never cached.
@@ -335,7 +339,12 @@ class VaultKeyStore:
         if version.get("deletion_time") or version.get("destroyed") or not version:
             return None
         custom = cast(dict[str, Any], metadata.get("custom_metadata") or {})
-        return KeyInfo(address, _created(custom.get("created"), metadata.get("created_time")), current)
+        return KeyInfo(
+            address,
+            _created(custom.get("created"), metadata.get("created_time")),
+            current,
+            str(custom.get("label", "")),
+        )
 
     # ------------------------------------------------------------------ one operation
 
@@ -503,12 +512,13 @@ class VaultKeyStore:
             if isinstance(self._auth, AppRoleAuth):
                 self._login(connection, deadline)
             else:
-                self._adopt_token(connection, self._auth.token, deadline)
+                self._adopt_token(connection, self._auth, deadline)
         elif lease.is_due:
             self._renew(connection, lease, deadline)
 
-    def _adopt_token(self, connection: _Connection, token: str, deadline: float) -> None:
-        connection.client.use_token(token)
+    def _adopt_token(self, connection: _Connection, auth: TokenAuth, deadline: float) -> None:
+        """Use the token (which is in no local here: this frame is in tracebacks) and learn how long it lives."""
+        connection.client.use_token(auth.token)
         result, failure = self._attempts(connection, "", VaultHttp.lookup_self, deadline)
         if failure is not None:
             if "invalid token" in failure.text:
@@ -564,10 +574,11 @@ class VaultKeyStore:
                     )
                     self._warn_if_ending(connection.lease)
                     return
-        if can_login:
+        if isinstance(self._auth, AppRoleAuth):
             self._login(connection, deadline)
         elif lease.left_s <= 0:
-            raise _expired()
+            # Another process may share this token and have renewed it: Vault knows.
+            self._adopt_token(connection, self._auth, deadline)
         else:
             self._warn_if_ending(lease)
 

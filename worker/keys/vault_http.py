@@ -61,8 +61,16 @@ class StrictAdapter(RawAdapter):
     timeout_s: float = 5.0
 
     def get_login_token(self, response: Any) -> str:
-        """The token of a login reply (hvac calls it with what ``request`` returned)."""
-        return str(response["auth"]["client_token"])
+        """The token of a login reply (hvac calls it with what ``request`` returned).
+
+        Raises:
+            VaultReplyError: there is none; what answers is no Vault, or a proxy in front of one.
+        """
+        auth: Any = cast(Reply, response).get("auth") if isinstance(response, dict) else None
+        token: Any = cast(Reply, auth).get("client_token") if isinstance(auth, dict) else None
+        if not isinstance(token, str) or not token:
+            raise VaultReplyError(502, ("the login reply holds no token",))
+        return token
 
     def request(
         self,
