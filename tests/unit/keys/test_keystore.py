@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -268,9 +269,14 @@ class TestDamagedFiles:
         assert_no_leak(caught.value, other, PASSPHRASE)
 
     def test_a_number_that_is_no_key(self, store: KeystoreFiles, folder: Path) -> None:
-        from eth_keyfile.keyfile import create_keyfile_json
-
-        put(folder, create_keyfile_json(bytes(32), PASSPHRASE.encode(), kdf="scrypt", iterations=2**12))
+        # no wallet writes it: in counter mode, adding the key to the ciphertext makes it one of 32 zero bytes
+        content = encrypted()
+        crypto = content["crypto"]
+        salt = bytes.fromhex(crypto["kdfparams"]["salt"])
+        derived = hashlib.scrypt(PASSPHRASE.encode(), salt=salt, n=2**12, r=8, p=1, dklen=32)
+        zeros = bytes(a ^ b for a, b in zip(bytes.fromhex(crypto["ciphertext"]), KEY, strict=True))
+        crypto |= {"ciphertext": zeros.hex(), "mac": keccak(derived[16:] + zeros).hex()}
+        put(folder, content)
         with pytest.raises(KeyFormatError, match="no secp256k1"), store.get(ADDRESS):
             pass
 
