@@ -1,18 +1,31 @@
-"""The chain as the pipeline reads it: plain ``eth_call`` and block data, nothing is ever sent."""
+"""The chain as the pipeline reads it: plain ``eth_call`` and block data, nothing is ever sent.
+
+web3.py's HTTP provider carries the requests; the few answers that we need are checked and decoded here. web3's own
+decoding would follow a contract's ``OffchainLookup`` revert to whatever URL the contract names (ERC-3668), and cannot
+read the blocks of chains with long ``extraData``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+import ipaddress
+import re
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
-from web3 import Web3
 from web3.exceptions import Web3Exception
 from web3.providers.rpc import HTTPProvider
+from web3.types import RPCEndpoint
 
-from worker.chain.errors import ChainError, WrongChainError
+from worker.chain.errors import CallRevertedError, ChainError, WrongChainError
+from worker.errors import InputError
 
-_T = TypeVar("_T")
+_FIELD = "SESSION_EXECUTOR_RPC_URL"
+#: Execution-API encodings: a quantity has no leading zeros there, but some endpoints send them.
+_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
+#: JSON-RPC error code of a reverted call (go-ethereum, and with it most others).
+_REVERTED = 3
 
 
 class ChainReader:
@@ -21,17 +34,23 @@ class ChainReader:
     Args:
         rpc_url: endpoint; never shown in errors, since paid endpoints carry their key in it.
         chain_id: the chain it must report.
-        timeout_ms: bound on one request.
+        timeout_ms: bound on connecting, and on each wait for the answer's next bytes.
+
+    Raises:
+        InputError: the URL cannot be used.
     """
 
     def __init__(self, rpc_url: str, *, chain_id: int, timeout_ms: int) -> None:
         self.chain_id = chain_id
-        provider = HTTPProvider(
+        self._session = requests.Session()
+        # no proxy of the environment is a way to this machine itself
+        self._session.trust_env = not _is_loopback(_host(rpc_url))
+        self._provider = HTTPProvider(
             rpc_url,
             request_kwargs={"timeout": timeout_ms / 1000, "allow_redirects": False},
+            session=self._session,
             exception_retry_configuration=None,
         )
-        self._web3 = Web3(provider)
         self._checked = False
 
     def require_chain(self) -> None:
@@ -42,66 +61,162 @@ class ChainReader:
         """
         if self._checked:
             return
-        reported = self._ask("eth_chainId", lambda: self._web3.eth.chain_id)
+        reported = _quantity(self._ask("eth_chainId"), "eth_chainId")
         if reported != self.chain_id:
             raise WrongChainError(
                 f"the endpoint serves chain {reported}, the configured chain is {self.chain_id}",
-                field="SESSION_EXECUTOR_RPC_URL",
+                field=_FIELD,
                 fix="point it at the right chain or set SESSION_EXECUTOR_CHAIN_ID",
             )
         self._checked = True
 
     def call(self, to: str, data: bytes) -> bytes:
-        """``eth_call`` at the latest block; the returned bytes.
+        """``eth_call`` at the latest block; the returned bytes, empty when there is no contract at ``to``.
+
+        Args:
+            to: address, 0x hex.
+            data: calldata.
 
         Raises:
+            CallRevertedError: the contract reverted.
             WrongChainError, ChainError
         """
         self.require_chain()
-        return bytes(
-            self._ask(
-                "eth_call",
-                lambda: self._web3.eth.call(
-                    cast("Any", {"to": Web3.to_checksum_address(to), "data": "0x" + data.hex()})
-                ),
-            )
-        )
+        return _data(self._ask("eth_call", {"to": to, "data": "0x" + data.hex()}, "latest"), "eth_call")
 
     def latest_block_time(self) -> int:
         """Unix seconds of the latest block. Raises WrongChainError, ChainError."""
         self.require_chain()
-        block = self._ask("eth_getBlockByNumber", lambda: self._web3.eth.get_block("latest"))
-        return int(cast("dict[str, Any]", block)["timestamp"])
+        block = self._ask("eth_getBlockByNumber", "latest", False)
+        if not isinstance(block, dict):
+            raise _nonsense("eth_getBlockByNumber", "no block")
+        return _quantity(cast("dict[str, Any]", block).get("timestamp"), "eth_getBlockByNumber")
 
     def has_code(self, address: str) -> bool:
         """Whether a contract is at the address. Raises WrongChainError, ChainError."""
         self.require_chain()
-        return bool(
-            self._ask("eth_getCode", lambda: self._web3.eth.get_code(Web3.to_checksum_address(address)))
-        )
+        return bool(_data(self._ask("eth_getCode", address, "latest"), "eth_getCode"))
 
     def erc20_balance(self, token: str, owner: str) -> int:
         """Base units. Raises WrongChainError, ChainError."""
         word = self.call(token, bytes.fromhex("70a08231") + bytes(12) + bytes.fromhex(owner[2:]))
-        return _uint(word, "balanceOf")
+        return _uint(word, token, "balanceOf")
 
     def erc20_decimals(self, token: str) -> int:
         """The token's own word on its decimals. Raises WrongChainError, ChainError."""
-        return _uint(self.call(token, bytes.fromhex("313ce567")), "decimals")
-
-    def _ask(self, what: str, read: Callable[[], _T]) -> _T:
-        try:
-            return read()
-        except (requests.RequestException, Web3Exception, ValueError, OSError) as error:
-            # the error's text may hold the endpoint's URL, which may hold a key
+        decimals = _uint(self.call(token, bytes.fromhex("313ce567")), token, "decimals")
+        if decimals > 255:
             raise ChainError(
-                f"{what} failed ({type(error).__name__})",
-                field="SESSION_EXECUTOR_RPC_URL",
+                f"{token} says that it has {decimals} decimals",
+                field="token",
+                fix="check the token's address",
+            )
+        return decimals
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._session.close()
+
+    def _ask(self, method: str, *params: object) -> Any:
+        """The ``result`` of one request."""
+        failure: ChainError
+        try:
+            reply: Any = self._provider.make_request(RPCEndpoint(method), list(params))
+        except (requests.RequestException, Web3Exception, ValueError, OSError, RecursionError) as error:
+            failure = ChainError(
+                f"{method} failed ({_cause(error)})",
+                field=_FIELD,
                 fix="check that the endpoint is up and not rate limited",
-            ) from None
+            )
+        else:
+            return _result(method, reply)
+        # raised out here so that it carries no context: the errors above hold the endpoint's URL, and that a key
+        raise failure
 
 
-def _uint(word: bytes, what: str) -> int:
+def _host(rpc_url: str) -> str:
+    try:
+        parts = urlsplit(rpc_url)
+        usable = parts.scheme in ("http", "https") and parts.port != 0
+        host = parts.hostname
+    except ValueError:
+        usable, host = False, None
+    if not usable or not host or not re.fullmatch(r"[!-~]+", rpc_url):
+        raise InputError("not an http(s) URL", field=_FIELD, fix="give a full URL such as https://host/path")
+    return host
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, in words that hold nothing of the request or the reply."""
+    response = getattr(error, "response", None)
+    if isinstance(error, requests.HTTPError) and response is not None:
+        return f"HTTP {response.status_code}"
+    return type(error).__name__
+
+
+def _result(method: str, reply: Any) -> Any:
+    if not isinstance(reply, dict):
+        raise _nonsense(method, "no JSON-RPC object")
+    fields = cast("dict[str, Any]", reply)
+    error = fields.get("error")
+    if error is not None:
+        code, text = _rpc_error(error)
+        if method == "eth_call" and (code == _REVERTED or "revert" in text.lower()):
+            raise CallRevertedError(
+                "the contract reverted the call",
+                field="eth_call",
+                fix="check the contract's address and that it is set up on this chain",
+            )
+        # the text may repeat the request, and with it the endpoint's key: only the number is shown
+        raise ChainError(
+            f"{method} was refused (JSON-RPC error {code})",
+            field=_FIELD,
+            fix="check that the endpoint serves this method and is not rate limited",
+        )
+    if "result" not in fields:
+        raise _nonsense(method, "neither result nor error")
+    return fields["result"]
+
+
+def _rpc_error(error: Any) -> tuple[int, str]:
+    """Code and message of a JSON-RPC error object; 0 and ``""`` for what is missing."""
+    fields = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
+    code, text = fields.get("code"), fields.get("message")
+    return (code if type(code) is int else 0), (text if isinstance(text, str) else "")
+
+
+def _quantity(value: Any, method: str) -> int:
+    if not isinstance(value, str) or not _QUANTITY.fullmatch(value):
+        raise _nonsense(method, "no number")
+    return int(value, 16)
+
+
+def _data(value: Any, method: str) -> bytes:
+    if not isinstance(value, str) or not _DATA.fullmatch(value):
+        raise _nonsense(method, "no bytes")
+    return bytes.fromhex(value[2:])
+
+
+def _uint(word: bytes, token: str, what: str) -> int:
     if len(word) != 32:
-        raise ChainError(f"{what} returned {len(word)} bytes, 32 expected", field="SESSION_EXECUTOR_RPC_URL")
+        raise ChainError(
+            f"{what} of {token} returned {len(word)} bytes, 32 expected",
+            field="token",
+            fix="check that a token contract is at this address on this chain",
+        )
     return int.from_bytes(word, "big")
+
+
+def _nonsense(method: str, what: str) -> ChainError:
+    return ChainError(
+        f"{method} answered with {what}", field=_FIELD, fix="check that the endpoint is a JSON-RPC node"
+    )

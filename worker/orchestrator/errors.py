@@ -6,7 +6,7 @@ OrchestratorError
 ├── RateLimitedError          refused unread (429); ``retry_after_ms``
 ├── UnavailableError          500, 502, 503, 504: reads are repeated; a submit is *maybe sent*
 ├── ReplyError                an answer that we cannot read
-├── NotFoundError             404
+├── NotFoundError             404, or words that mean it
 ├── AuthError                 401, 403
 ├── ConflictError             409
 ├── NoRouteError              no path or quote now; a later quote may work
@@ -40,7 +40,7 @@ class MaybeSentError(OrchestratorError):
 class RateLimitedError(OrchestratorError):
     """429. ``retry_after_ms`` is how long to wait, None when the reply does not say."""
 
-    def __init__(self, message: str, *, retry_after_ms: int | None, trace_id: str = "") -> None:
+    def __init__(self, message: str, *, retry_after_ms: int | None = None, trace_id: str = "") -> None:
         super().__init__(message, fix="slow down; raise the project's rate limit", trace_id=trace_id)
         self.retry_after_ms = retry_after_ms
 
@@ -49,7 +49,7 @@ class UnavailableError(OrchestratorError):
     """A 5xx. ``status`` is the HTTP status, ``retry_after_ms`` as for 429."""
 
     def __init__(
-        self, message: str, *, status: int, retry_after_ms: int | None = None, trace_id: str = ""
+        self, message: str, *, status: int = 0, retry_after_ms: int | None = None, trace_id: str = ""
     ) -> None:
         super().__init__(message, fix="the service's own trouble; it is asked again", trace_id=trace_id)
         self.status = status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 
@@ -30,7 +30,12 @@ def loads(text: str) -> Any:
     Raises:
         ValueError: not such JSON.
     """
-    return _DECODER.decode(text)
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except InvalidOperation:
+        raise ValueError("a number's exponent is out of range") from None
 
 
 def _skip(text: str, at: int) -> int:

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import email.utils
 import ipaddress
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
 from worker.errors import InputError
-from worker.orchestrator.errors import MaybeSentError, NeverSentError
+from worker.orchestrator.deadline import DeadlineTransport, deadline, proxy_for
+from worker.orchestrator.errors import MaybeSentError, NeverSentError, OrchestratorError
 
-#: Connect errors mean that no byte of the request was handed to a peer.
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+#: No byte of the request was handed to a peer. ``ProxyError``: the proxy would not open the tunnel to it.
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 #: A reply larger than this is not a route or a status.
-_MAX_REPLY_BYTES = 8 * 1024 * 1024
+MAX_REPLY_BYTES = 8 * 1024 * 1024
 #: A longer wait than this is not obeyed by sleeping on it: it is a refusal.
 MAX_RETRY_AFTER_MS = 3_600_000
+#: The digits of a ``Retry-After`` that can matter; more than these are beyond the cap anyway.
+_MAX_RETRY_AFTER_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: HTTP status, body text, and the two headers that matter."""
+    """An answer: HTTP status, body, and the two headers that matter.
+
+    Attributes:
+        status: HTTP status.
+        body: as received, content coding undone.
+        retry_after_ms: milliseconds to wait, None when the reply does not say.
+        trace_id: the ``x-trace-id`` header, else ``""``.
+    """
 
     status: int
-    text: str
+    body: bytes = field(repr=False)
     retry_after_ms: int | None
     trace_id: str
 
@@ -43,14 +61,20 @@ def is_loopback(host: str) -> bool:
 
 
 def check_url(url: str, *, field: str) -> str:
-    """A base URL without trailing slash; https unless loopback.
+    """A base URL without trailing slash; https unless loopback. The message never shows the URL.
 
     Raises:
         InputError: names ``field``.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError("not an http(s) URL", field=field, fix="give a full URL such as https://host")
+    if "@" in parts.netloc:
+        raise InputError(
+            "a user or password in the URL would end up in logs", field=field, fix="leave it out of the URL"
+        )
+    if "?" in url or "#" in url:
+        raise InputError("a base URL has no query or fragment", field=field, fix="end it after the path")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise InputError(
             "plain http beyond this machine would show the API key", field=field, fix="use https"
@@ -58,19 +82,40 @@ def check_url(url: str, *, field: str) -> str:
     return url.rstrip("/")
 
 
+def _split(url: str) -> SplitResult | None:
+    # urlsplit drops tabs and line ends and lets spaces stand: what it returns is not what was given
+    if not re.fullmatch(r"[!-~]+", url):
+        return None
+    try:
+        parts = urlsplit(url)
+        # reading the port checks it; port 0 is nobody's address
+        if parts.port == 0:
+            return None
+        # a last check by the library that will use it
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        return None
+    return parts
+
+
 def parse_retry_after(value: str | None, *, now_s: float) -> int | None:
     """A ``Retry-After`` header in milliseconds from now.
 
-    Seconds or an HTTP date (RFC 9110); a date in the past is 0. None when absent or not readable (negative, words,
-    a year out of range), so that the caller's own backoff applies. Capped at one hour.
+    Seconds or an HTTP date (RFC 9110, always UTC); a date in the past is 0. None when absent or not readable
+    (negative, words, a year out of range), so that the caller's own backoff applies. Capped at one hour.
     """
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return min(int(text[:12]) * 1000, MAX_RETRY_AFTER_MS)
+        digits = text.lstrip("0")
+        if len(digits) > _MAX_RETRY_AFTER_DIGITS:
+            return MAX_RETRY_AFTER_MS
+        return min(int(digits or "0") * 1000, MAX_RETRY_AFTER_MS)
     try:
-        due_s = email.utils.parsedate_to_datetime(text).timestamp()
+        due = email.utils.parsedate_to_datetime(text)
+        # without a zone, or with -0000, the result is naive and would be read as local time
+        due_s = (due if due.tzinfo else due.replace(tzinfo=dt.UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return min(max(0, int((due_s - now_s) * 1000)), MAX_RETRY_AFTER_MS)
@@ -79,17 +124,27 @@ def parse_retry_after(value: str | None, *, now_s: float) -> int | None:
 class HttpClient:
     """A pooled client with fixed headers. Redirects are not followed: the API key must not travel.
 
+    A proxy named by the environment is used, except for this machine itself. Make one client per process: pooled
+    connections must not be shared across a fork.
+
     Args:
-        base_url: without trailing slash.
+        base_url: as ``check_url`` returns it.
         headers: sent with each request.
-        timeout_ms: bound on each of connect, write and one read, and on the whole exchange (an answer that
-            drips for longer is given up, at most one read later).
+        timeout_ms: bound on the whole exchange, from connecting to the last byte of the answer.
     """
 
     def __init__(self, base_url: str, *, headers: dict[str, str], timeout_ms: int) -> None:
         self._timeout_s = timeout_ms / 1000
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
         self._client = httpx.Client(
-            base_url=base_url, headers=headers, timeout=self._timeout_s, follow_redirects=False
+            base_url=base_url,
+            headers=headers,
+            timeout=self._timeout_s,
+            follow_redirects=False,
+            transport=DeadlineTransport(
+                proxy_url=None if is_loopback(host) else proxy_for(parts.scheme, host)
+            ),
         )
 
     def request(self, method: Literal["GET", "POST"], path: str, body: str | None = None) -> Reply:
@@ -99,34 +154,36 @@ class HttpClient:
             NeverSentError: nothing left this machine.
             MaybeSentError: the request may have been received.
         """
-        deadline = time.monotonic() + self._timeout_s
         content = None if body is None else body.encode()
+        failure: OrchestratorError
         try:
-            with self._client.stream(method, path, content=content) as response:
-                chunks: list[bytes] = []
-                size = 0
-                for chunk in response.iter_bytes():
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > _MAX_REPLY_BYTES:
-                        raise MaybeSentError("the reply is too large to be one")
-                    if time.monotonic() > deadline:
-                        raise MaybeSentError(f"no whole answer within {self._timeout_s:g} s")
-                return Reply(
-                    response.status_code,
-                    b"".join(chunks).decode("utf-8", "replace"),
-                    parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
-                    response.headers.get("x-trace-id", ""),
-                )
+            with deadline(self._timeout_s):
+                return self._exchange(method, path, content)
         except _NEVER_SENT as error:
-            raise NeverSentError(
+            failure = NeverSentError(
                 f"cannot connect ({type(error).__name__})",
                 fix="check SESSION_EXECUTOR_ORCHESTRATOR_URL and that the service is up",
-            ) from None
+            )
         except httpx.HTTPError as error:
-            raise MaybeSentError(
-                f"no answer ({type(error).__name__})", fix="its outcome is looked up"
-            ) from None
+            failure = MaybeSentError(f"no answer ({type(error).__name__})", fix="its outcome is looked up")
+        # raised out here so that it carries no context: httpx's errors hold the request, and that the API key
+        raise failure
+
+    def _exchange(self, method: str, path: str, content: bytes | None) -> Reply:
+        with self._client.stream(method, path, content=content) as response:
+            chunks: list[bytes] = []
+            size = 0
+            for chunk in response.iter_bytes():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > MAX_REPLY_BYTES:
+                    raise MaybeSentError("the reply is too large to be one", fix="its outcome is looked up")
+            return Reply(
+                response.status_code,
+                b"".join(chunks),
+                parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
+                response.headers.get("x-trace-id", ""),
+            )
 
     def close(self) -> None:
         """Close the pool."""
