@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -70,7 +70,9 @@ class Settings(BaseSettings):
     )
     task_soft_limit_s: int = Field(30, description="A stage must finish within this.", gt=0)
     task_hard_limit_s: int = Field(40, description="A stage is killed after this.", gt=0)
-    max_attempts: int = Field(5, description="Claims of one intent before anything is signed, then DEAD.", gt=0)
+    max_attempts: int = Field(
+        30, description="Claims of one intent before it is signed, then DEAD: some 13 minutes of an outage.", gt=0
+    )
 
     # --- watching: the cadence of the SDK's waitForExecution
     poll_initial_ms: int = Field(500, description="Delay between polls at first (SDK 1.15).", gt=0)
@@ -89,7 +91,7 @@ class Settings(BaseSettings):
 
     # --- scheduling
     strategies_file: Path | None = Field(None, description="TOML file of strategies that beat runs.")
-    tick_ms: int = Field(500, description="How often beat asks for due polls.", gt=0)
+    tick_ms: int = Field(500, description="How often a worker looks for intents whose time has come.", gt=0)
     stuck_after_ms: int = Field(
         15_000, description="A queued message that nobody claimed for this long is sent again.", gt=0
     )
@@ -102,7 +104,20 @@ class Settings(BaseSettings):
     )
 
 
+class SettingsError(Exception):
+    """A setting cannot be used. The text names the variable and never shows its value."""
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read once."""
-    return Settings()
+    """The process's settings, read once.
+
+    Raises:
+        SettingsError: names the first variable that cannot be used.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        raise SettingsError(f"{Settings.model_config.get('env_prefix', '')}{name}: {problem['msg']}") from None

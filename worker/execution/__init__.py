@@ -1,0 +1,1 @@
+"""The pipeline: enqueue, prepare, sign, submit, watch. Each stage is one function over a ``Runtime``."""

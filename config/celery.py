@@ -1,0 +1,63 @@
+"""Celery's settings, derived from ours. JSON only, ids only, at-least-once delivery of messages that may repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.entity import Queue
+
+from config.settings import Settings
+
+#: One queue per kind of work, so that each can have workers of its own. ``sign`` is the only one whose workers need keys.
+QUEUES = ("prepare", "sign", "submit", "watch")
+#: Seconds after which Redis hands an unacknowledged message out again; above every task's hard limit.
+VISIBILITY_S = 120
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """The mapping for ``app.conf``."""
+    redis_url = settings.redis_url.get_secret_value()
+    timeout_s = settings.redis_timeout_ms / 1000
+    return {
+        "broker_url": redis_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_S,
+            "global_keyprefix": "sx:celery:",
+            "socket_connect_timeout": min(timeout_s, 1.0),
+            "socket_timeout": timeout_s,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+        # pickle is refused in both directions: whoever can write to Redis must not run code in a worker
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_soft_time_limit": settings.task_soft_limit_s,
+        "task_time_limit": settings.task_hard_limit_s,
+        "task_queues": [Queue(name) for name in QUEUES],
+        "task_default_queue": "prepare",
+        "task_create_missing_queues": False,
+        "task_publish_retry": True,
+        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.1},
+        "worker_prefetch_multiplier": 1,
+        "worker_soft_shutdown_timeout": 10.0,
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # remote control would let anybody on Redis stop a worker; events would repeat arguments
+        "worker_enable_remote_control": False,
+        "worker_send_task_events": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "enable_utc": True,
+        "timezone": "UTC",
+        "beat_max_loop_interval": 2,
+        "redbeat_redis_url": redis_url,
+        "redbeat_key_prefix": "sx:redbeat:",
+        # a beat that died holds the lock this long: no strategy fires meanwhile, and never two beats at once
+        "redbeat_lock_timeout": 15,
+    }

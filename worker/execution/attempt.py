@@ -1,0 +1,177 @@
+"""One attempt at one stage of one intent: the claim, the fence, and what an error does to the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import structlog
+
+from worker.errors import ExecutorError
+from worker.execution.retry import Move, Plan, backoff_ms, plan_for
+from worker.execution.runtime import Runtime
+from worker.intents.model import IntentRecord
+from worker.intents.states import FINAL, State
+from worker.ledger.errors import FenceLostError, IllegalTransitionError, LedgerUnavailableError
+from worker.policies.base import CounterChange
+
+log = structlog.get_logger(__name__)
+
+_AFTER_MOVE = {Move.REJECT: State.REJECTED, Move.FAIL: State.FAILED}
+
+
+class Attempt:
+    """A claimed record and the ways to leave it.
+
+    Args:
+        runtime: the process's services.
+        record: as the claim returned it.
+    """
+
+    def __init__(self, runtime: Runtime, record: IntentRecord) -> None:
+        self.runtime = runtime
+        self.record = record
+        self.left = False
+
+    def move(
+        self,
+        to_state: State,
+        why: str,
+        *,
+        next_stage: str = "",
+        due_ms: int = 0,
+        reserve: Sequence[CounterChange] = (),
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
+        """Change the state and send the next stage's message.
+
+        ``due_ms`` 0 with a next stage means: look again if nobody took the message for a while.
+
+        Raises:
+            FenceLostError, IllegalTransitionError, LimitExceededError, LedgerUnavailableError
+        """
+        runtime, record = self.runtime, self.record
+        now_ms = runtime.now_ms()
+        if next_stage and not due_ms:
+            due_ms = now_ms + runtime.settings.stuck_after_ms
+        stored = {"attention": ""} | dict(fields or {})
+        runtime.ledger.transition(
+            record.intent_id,
+            fence=record.fence,
+            from_state=record.state,
+            to_state=to_state,
+            who=runtime.who,
+            why=why,
+            now_ms=now_ms,
+            due_ms=due_ms,
+            reserve=reserve,
+            fields=stored,
+        )
+        self.left = True
+        audit(record, to_state, why)
+        if next_stage:
+            send(runtime, next_stage, record.intent_id)
+
+    def leave(self, *, due_ms: int, **fields: str) -> None:
+        """Give up the claim without a change of state. Raises FenceLostError, LedgerUnavailableError."""
+        runtime = self.runtime
+        runtime.ledger.release_claim(
+            self.record.intent_id, fence=self.record.fence, due_ms=due_ms, now_ms=runtime.now_ms(), **fields
+        )
+        self.left = True
+
+    def note(self, *, due_ms: int = 0, **fields: str) -> None:
+        """Store fields and keep the claim. Raises FenceLostError, LedgerUnavailableError."""
+        self.runtime.ledger.annotate(
+            self.record.intent_id,
+            now_ms=self.runtime.now_ms(),
+            fence=self.record.fence,
+            due_ms=due_ms,
+            **fields,
+        )
+
+    def end_by_error(self, error: BaseException) -> None:
+        """Do what the table says about an error that came before anything was signed."""
+        plan = plan_for(error)
+        words = describe(error)
+        if plan.move is not Move.RETRY:
+            self.move(_AFTER_MOVE[plan.move], words)
+            return
+        self.try_later(error, plan, words)
+
+    def try_later(self, error: BaseException, plan: Plan, words: str) -> None:
+        """Leave the record where it is, to be taken up again after a wait."""
+        wait_ms = backoff_ms(self.record.attempts, error)
+        log.warning(
+            "attempt failed",
+            intent=self.record.intent_id,
+            state=self.record.state,
+            attempt=self.record.attempts,
+            retry_in_ms=wait_ms,
+            error=words,
+        )
+        self.leave(due_ms=self.runtime.now_ms() + wait_ms, attention=plan.attention, reason=words)
+
+
+def run_stage(
+    runtime: Runtime,
+    intent_id: str,
+    states: Iterable[State],
+    work: Callable[[Attempt], None],
+    on_error: Callable[[Attempt, Exception], None],
+) -> None:
+    """Claim an intent, do one stage of work, and never let an error leave the record without a due time.
+
+    Nothing happens when the record is in another state or somebody else holds it: messages may come twice.
+    """
+    record = runtime.ledger.claim(
+        intent_id,
+        states=states,
+        lease_ms=runtime.settings.claim_lease_ms,
+        now_ms=runtime.now_ms(),
+        who=runtime.who,
+    )
+    if record is None:
+        log.debug("nothing to do", intent=intent_id)
+        return
+    attempt = Attempt(runtime, record)
+    try:
+        try:
+            work(attempt)
+        except (FenceLostError, IllegalTransitionError, LedgerUnavailableError):
+            raise
+        except Exception as error:
+            # whatever went wrong, the record must not be left alone
+            if attempt.left:
+                raise
+            on_error(attempt, error)
+    except (FenceLostError, IllegalTransitionError) as error:
+        log.info("another has taken the intent", intent=intent_id, reason=str(error))
+    except LedgerUnavailableError as error:
+        # the lease ends by itself and the due index brings the record back
+        log.warning("the ledger does not answer", intent=intent_id, reason=str(error))
+
+
+def send(runtime: Runtime, stage: str, intent_id: str) -> None:
+    """Send a stage's message; a failure is only logged, since the due index finds the intent again."""
+    try:
+        runtime.dispatch(stage, intent_id)
+    except Exception as error:  # noqa: BLE001 - kombu, redis and socket errors alike
+        log.warning("message not sent", stage=stage, intent=intent_id, error=type(error).__name__)
+
+
+def audit(record: IntentRecord, to_state: State, why: str) -> None:
+    """One log line for each change of state."""
+    log.info(
+        "intent ended" if to_state in FINAL else "intent moved",
+        intent=record.intent_id,
+        session=record.intent.session_id,
+        source=record.intent.source,
+        from_state=record.state,
+        to_state=to_state,
+        why=why,
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Words for the record: our own errors say what is wrong, of others only the type is safe to show."""
+    return str(error) if isinstance(error, ExecutorError) else f"unexpected {type(error).__name__}"

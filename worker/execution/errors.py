@@ -1,0 +1,45 @@
+"""What the pipeline itself refuses.
+
+RefusedError
+├── PolicyDeniedError      a policy of the session says no
+├── UnexplainedQuoteError  the quote is not what was asked for, so it is not signed
+└── SessionUnusableError   the session cannot sign now: not enabled, approval used up, paused, another chain
+InputError
+└── IntentInputError       what is asked for cannot be an intent
+ServiceError
+├── ClockSkewError         our clock and the chain's differ too much to judge a time frame
+├── StaleQuoteError        the quote leaves too little time; a new one is asked for
+└── EnablingError          another intent is enabling the session; this one waits for it
+"""
+
+from __future__ import annotations
+
+from worker.errors import InputError, RefusedError, ServiceError
+
+
+class PolicyDeniedError(RefusedError):
+    """A policy of the session denies a call; ``field`` is the policy."""
+
+
+class UnexplainedQuoteError(RefusedError):
+    """A field of the quote is not what was asked for; ``field`` is its path in the intentOp."""
+
+
+class SessionUnusableError(RefusedError):
+    """The session cannot sign for its account now."""
+
+
+class IntentInputError(InputError):
+    """What is asked for cannot be an intent."""
+
+
+class ClockSkewError(ServiceError):
+    """The latest block's time and our clock differ by more than is allowed."""
+
+
+class StaleQuoteError(ServiceError):
+    """The quote expires before it could be signed and sent."""
+
+
+class EnablingError(ServiceError):
+    """Only one intent at a time can carry the enable signature: the emissary takes it once."""

@@ -1,0 +1,208 @@
+"""No blind signing: every field of what is signed is either what was asked for, or a reason to refuse.
+
+The message of a same-chain route (``SingleChainOps``) holds account, chain, nonce, calls and gas refund, and no
+deadline. It is rebuilt from the quote by ``worker/signing``; here the quote is held against the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, cast
+
+from worker.execution.errors import StaleQuoteError, UnexplainedQuoteError
+from worker.execution.route_request import pre_claim_calls, signature_mode
+from worker.orchestrator.port import Quote
+from worker.policies.base import Execution
+from worker.sessions.importing import RegisteredSession
+
+#: First byte of ``vt``: the calls are executed through ERC-7579. The second is the signature mode.
+VT_ERC7579 = 2
+#: A quote's life as the API bounds it (``customDeadline``); a longer one would hold budgets for as long.
+MAX_QUOTE_LIFE_S = 86_400
+_UINT256 = 2**256
+
+
+def check_quote(
+    quote: Quote,
+    *,
+    session: RegisteredSession,
+    calls: Sequence[Execution],
+    enable: bool,
+    now_s: int,
+    min_left_s: int,
+) -> tuple[tuple[Execution, ...], int]:
+    """Hold a quote against what was asked for.
+
+    Args:
+        quote: the orchestrator's answer.
+        session: whose key would sign.
+        calls: the intent's calls.
+        enable: whether the intent carries the enable signature.
+        now_s: our clock, unix seconds.
+        min_left_s: how long the quote must still live.
+
+    Returns:
+        Every call that the signature would allow, in order, the pre-claim calls first; and the latest unix second
+        at which they can be executed.
+
+    Raises:
+        UnexplainedQuoteError: names the field.
+        StaleQuoteError: it expires too soon; a new quote may be fine.
+    """
+    op = quote.intent_op
+    account, chain = session.account, session.chain_id
+    if _address(op, "sponsor", "intentOp") != account:
+        _refuse("intentOp.sponsor", f"is {op.get('sponsor')}, not our account {account}")
+    _integer(op, "nonce", "intentOp")
+    _check_life(quote.expires_s, now_s, min_left_s)
+    if quote.cost.get("hasFulfilledAll") is not True:
+        _refuse("intentCost.hasFulfilledAll", "is not true: the route would not deliver all that was asked")
+    elements = op.get("elements")
+    if not isinstance(elements, list) or len(cast("list[Any]", elements)) != 1:
+        _refuse("intentOp.elements", "must hold exactly one element for a same-chain intent")
+    path = "intentOp.elements[0]"
+    element = _object(cast("list[Any]", elements)[0], path)
+    if _integer(element, "chainId", path) != chain:
+        _refuse(f"{path}.chainId", f"is {element.get('chainId')}, not {chain}")
+    for name in ("idsAndAmounts", "spendTokens"):
+        if element.get(name, []) != []:
+            _refuse(f"{path}.{name}", "would take tokens from the account beyond the calls asked for")
+    mandate = _object(element.get("mandate"), f"{path}.mandate")
+    return _check_mandate(
+        mandate, f"{path}.mandate", quote, op, session=session, calls=calls, enable=enable, now_s=now_s
+    )
+
+
+def _check_mandate(
+    mandate: Mapping[str, Any],
+    path: str,
+    quote: Quote,
+    op: Mapping[str, Any],
+    *,
+    session: RegisteredSession,
+    calls: Sequence[Execution],
+    enable: bool,
+    now_s: int,
+) -> tuple[tuple[Execution, ...], int]:
+    account, chain = session.account, session.chain_id
+    if _integer(mandate, "destinationChainId", path) != chain:
+        _refuse(f"{path}.destinationChainId", f"is {mandate.get('destinationChainId')}, not {chain}")
+    if _address(mandate, "recipient", path) != account:
+        _refuse(f"{path}.recipient", f"is {mandate.get('recipient')}, not our account {account}")
+    if mandate.get("tokenOut") != []:
+        _refuse(f"{path}.tokenOut", "names tokens out, and none were asked for")
+    deadline = _integer(mandate, "fillDeadline", path)
+    if deadline > now_s + MAX_QUOTE_LIFE_S:
+        _refuse(f"{path}.fillDeadline", f"is more than {MAX_QUOTE_LIFE_S} s away")
+    _check_settlement(mandate, path, session)
+    if session.verify_executions:
+        _integer(op, "targetExecutionNonce", "intentOp")
+    mode = signature_mode(session)
+    found: list[Execution] = []
+    for name, expected in (
+        ("preClaimOps", pre_claim_calls(session, enable=enable)),
+        ("destinationOps", tuple(calls)),
+    ):
+        found.extend(_check_ops(mandate.get(name), f"{path}.{name}", expected, mode))
+    return tuple(found), max(quote.expires_s, deadline)
+
+
+def _check_life(expires_s: int, now_s: int, min_left_s: int) -> None:
+    if expires_s <= now_s + min_left_s:
+        raise StaleQuoteError(
+            f"leaves {expires_s - now_s} s, and {min_left_s} s are needed to sign and send",
+            field="intentOp.expires",
+        )
+    if expires_s > now_s + MAX_QUOTE_LIFE_S:
+        _refuse("intentOp.expires", f"is more than {MAX_QUOTE_LIFE_S} s away")
+
+
+def _check_settlement(mandate: Mapping[str, Any], path: str, session: RegisteredSession) -> None:
+    qualifier = _object(mandate.get("qualifier"), f"{path}.qualifier")
+    path = f"{path}.qualifier.settlementContext"
+    context = _object(qualifier.get("settlementContext"), path)
+    layer, funding = context.get("settlementLayer"), context.get("fundingMethod")
+    if (layer, funding) != ("INTENT_EXECUTOR", "NO_FUNDING"):
+        _refuse(
+            path, f"is {layer} funded by {funding}; this version signs INTENT_EXECUTOR with NO_FUNDING only"
+        )
+    if context.get("using7579") is not True:
+        _refuse(f"{path}.using7579", f"must be true for a {session.account_kind} account")
+    refund = _object(context.get("gasRefund"), f"{path}.gasRefund")
+    for name in ("exchangeRate", "overhead"):
+        if _integer(refund, name, f"{path}.gasRefund") != 0:
+            _refuse(
+                f"{path}.gasRefund.{name}",
+                "would let the executor take a fee from the account that nobody has agreed to",
+                fix="submit the intent sponsored",
+            )
+    if _address(refund, "token", f"{path}.gasRefund") != "0x" + "00" * 20:
+        _refuse(f"{path}.gasRefund.token", "names a fee token, and no fee was agreed to")
+
+
+def _check_ops(value: object, path: str, expected: Sequence[Execution], mode: int) -> list[Execution]:
+    ops = _object(value, path)
+    vt = ops.get("vt")
+    wanted = "0x" + bytes([VT_ERC7579, mode]).hex().ljust(64, "0")
+    if vt != wanted:
+        _refuse(f"{path}.vt", f"is {vt}, not {wanted} (ERC-7579 calls, signature mode {mode})")
+    listed = ops.get("ops")
+    if not isinstance(listed, list):
+        _refuse(f"{path}.ops", "must be a list")
+    calls = [_call(item, f"{path}.ops[{index}]") for index, item in enumerate(cast("list[Any]", listed))]
+    for index, call in enumerate(calls):
+        where = f"{path}.ops[{index}]"
+        if index >= len(expected):
+            _refuse(where, f"is a call to {call.to} that nobody asked for")
+        if call != expected[index]:
+            _refuse(where, "differs from the call that was asked for")
+    if len(calls) < len(expected):
+        _refuse(f"{path}.ops", f"holds {len(calls)} calls, and {len(expected)} were asked for")
+    return calls
+
+
+def _call(value: object, path: str) -> Execution:
+    op = _object(value, path)
+    data = op.get("data")
+    if not isinstance(data, str) or not data.startswith("0x"):
+        _refuse(f"{path}.data", "is no 0x hex string")
+    try:
+        decoded = bytes.fromhex(data[2:])
+    except ValueError:
+        _refuse(f"{path}.data", "is no 0x hex string")
+    if len(decoded) * 2 != len(data) - 2:  # fromhex skips white space
+        _refuse(f"{path}.data", "is no 0x hex string")
+    return Execution(_address(op, "to", path), _integer(op, "value", path), decoded)
+
+
+def _object(value: object, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        _refuse(path, "must be an object")
+    return cast("Mapping[str, Any]", value)
+
+
+def _integer(value: Mapping[str, Any], name: str, path: str) -> int:
+    """A uint256 that JSON may carry as a number or as decimal text."""
+    found = value.get(name)
+    if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) <= 78:
+        found = int(found)
+    if type(found) is not int or not 0 <= found < _UINT256:
+        _refuse(f"{path}.{name}", f"must be an integer of 256 bits, not {str(found)[:40]!r}")
+    return found
+
+
+def _address(value: Mapping[str, Any], name: str, path: str) -> str:
+    found = value.get(name)
+    if not isinstance(found, str) or len(found) != 42 or not found.startswith("0x"):
+        _refuse(f"{path}.{name}", f"must be an address, not {str(found)[:60]!r}")
+    try:
+        bytes.fromhex(found[2:])
+    except ValueError:
+        _refuse(f"{path}.{name}", f"must be an address, not {found!r}")
+    return found.lower()
+
+
+def _refuse(path: str, why: str, *, fix: str = "") -> NoReturn:
+    raise UnexplainedQuoteError(
+        why, field=path, fix=fix or "the orchestrator answered something else; report it to its operator"
+    )

@@ -1,0 +1,232 @@
+"""QUEUED → AUTHORIZED: is it allowed, what would be signed, and is there budget for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.execution.attempt import Attempt, run_stage
+from worker.execution.errors import (
+    ClockSkewError,
+    EnablingError,
+    PolicyDeniedError,
+    SessionUnusableError,
+)
+from worker.execution.explain import check_quote
+from worker.execution.retry import read_again
+from worker.execution.route_request import pre_claim_calls, route_request
+from worker.execution.runtime import Runtime
+from worker.intents.states import State
+from worker.ledger.errors import LimitExceededError
+from worker.policies.base import CounterChange, Deny, Execution
+from worker.policies.evaluate import evaluate
+from worker.sessions import emissary
+from worker.sessions.importing import RegisteredSession
+from worker.signing.contracts import OWNABLE_VALIDATOR, SMART_SESSION_EMISSARY
+from worker.signing.intent_op import payloads
+
+ENABLE_POLICY = "enable"
+"""Policy name of the counter that lets one intent at a time carry the enable signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """What the chain says about a session at the moment.
+
+    Attributes:
+        enabled: whether the emissary has the permission.
+        nonce: the account's enable nonce; None when it was not needed.
+        time_s: time of the latest block, unix seconds.
+    """
+
+    enabled: bool
+    nonce: int | None
+    time_s: int
+
+
+def prepare(runtime: Runtime, intent_id: str) -> None:
+    """Do the stage for one intent; see ``run_stage``."""
+    run_stage(runtime, intent_id, (State.QUEUED,), _work, Attempt.end_by_error)
+
+
+def _work(attempt: Attempt) -> None:
+    runtime, record = attempt.runtime, attempt.record
+    if end_if_out_of_time(attempt):
+        return
+    session = usable_session(runtime, record.intent.session_id)
+    state = read_chain(runtime, session)
+    enable = must_enable(session, state)
+    calls = record.intent.calls
+    # before the orchestrator hears of it: a refused intent costs no quote
+    judge(runtime, session, state, (*pre_claim_calls(session, enable=enable), *calls), latest_s=runtime.now_s)
+    request = route_request(session, calls, sponsored=record.intent.sponsored, enable=enable)
+    quote = read_again(lambda: runtime.orchestrator.quote(request))
+    now_s = runtime.now_s
+    executions, latest_s = check_quote(
+        quote,
+        session=session,
+        calls=calls,
+        enable=enable,
+        now_s=now_s,
+        min_left_s=runtime.settings.min_quote_left_s,
+    )
+    changes = judge(runtime, session, state, executions, latest_s=latest_s)
+    message = payloads(quote.intent_op, session.account, with_target=session.verify_executions)
+    try:
+        attempt.move(
+            State.AUTHORIZED,
+            "every policy passed, the quote is what was asked for, budgets reserved",
+            next_stage="sign",
+            reserve=(*changes, *_enable_once(session, enable=enable)),
+            fields={
+                "quote": quote.raw,
+                "quote_expires_s": str(quote.expires_s),
+                "orchestrator_id": quote.quote_id,
+                "enable": "1" if enable else "",
+                "digest": message.destination.digest.hex(),
+            },
+        )
+    except LimitExceededError as error:
+        if error.policy == ENABLE_POLICY:
+            raise EnablingError(
+                "another intent is enabling the session",
+                field="session",
+                fix="it goes on once that has ended",
+            ) from None
+        raise
+
+
+def end_if_out_of_time(attempt: Attempt) -> bool:
+    """End an intent whose time or attempts have run out before it was signed; True if it did."""
+    record, runtime = attempt.record, attempt.runtime
+    not_after = record.intent.not_after
+    if not_after and runtime.now_s > not_after:
+        attempt.move(State.EXPIRED, f"not signed before its not_after time {not_after}")
+        return True
+    if record.attempts > runtime.settings.max_attempts:
+        attempt.move(
+            State.DEAD, f"gave up after {record.attempts - 1} attempts: {record.reason or 'no word'}"
+        )
+        return True
+    return False
+
+
+def usable_session(runtime: Runtime, session_id: str) -> RegisteredSession:
+    """The session, if it may sign at all.
+
+    Raises:
+        SessionUnusableError: paused, of another chain, or with a validator whose signatures are not known.
+        SessionNotFoundError, SessionCorruptError, SessionStoreUnavailableError
+    """
+    session = runtime.sessions.get(session_id)
+    if session.paused:
+        raise SessionUnusableError("is paused", field="session", fix="resume it, then submit again")
+    if session.chain_id != runtime.settings.chain_id:
+        raise SessionUnusableError(
+            f"is for chain {session.chain_id}, this worker serves chain {runtime.settings.chain_id}",
+            field="session",
+        )
+    if session.data.session_validator != OWNABLE_VALIDATOR:
+        raise SessionUnusableError(
+            f"is checked by validator {session.data.session_validator}, whose signatures are not known",
+            field="session",
+            fix="use ECDSA owners with the default module",
+        )
+    return session
+
+
+def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
+    """Read the session's state and the chain's time, once for an attempt.
+
+    Raises:
+        ClockSkewError, ChainError, WrongChainError
+    """
+    chain = runtime.chain
+    to = SMART_SESSION_EMISSARY
+    enabled = emissary.decode_is_permission_enabled(
+        read_again(
+            lambda: chain.call(
+                to, emissary.is_permission_enabled_call(session.account, session.permission_id)
+            )
+        )
+    )
+    nonce = None
+    if not enabled:
+        nonce = emissary.decode_nonce(
+            read_again(lambda: chain.call(to, emissary.get_nonce_call(session.account)))
+        )
+    time_s = read_again(chain.latest_block_time)
+    skew = abs(runtime.now_s - time_s)
+    if skew > runtime.settings.max_clock_skew_s:
+        raise ClockSkewError(
+            f"our clock and the latest block's differ by {skew} s, {runtime.settings.max_clock_skew_s} s are allowed",
+            field="clock",
+            fix="set the machine's clock by NTP; check that the RPC endpoint follows the chain",
+        )
+    return ChainState(enabled, nonce, time_s)
+
+
+def must_enable(session: RegisteredSession, state: ChainState) -> bool:
+    """Whether the intent has to carry the user's approval.
+
+    Raises:
+        SessionUnusableError: the session is not enabled, and no approval is at hand that would still count.
+    """
+    if state.enabled:
+        return False
+    if not session.verify_executions:
+        raise SessionUnusableError(
+            "is not enabled on chain, and a session without actions cannot be enabled by an intent",
+            field="session",
+            fix="enable it by transaction first",
+        )
+    if session.enable_data is None:
+        raise SessionUnusableError(
+            "is not enabled on chain, and its file had no enableData",
+            field="session",
+            fix="let the user enable it, or import a file with enableData",
+        )
+    if state.nonce != session.enable_nonce:
+        raise SessionUnusableError(
+            f"is not enabled on chain, and the approval is for enable nonce {session.enable_nonce} while the account "
+            f"is at {state.nonce}: it was used up or revoked",
+            field="session",
+            fix="ask the user for a new approval and import it",
+        )
+    return True
+
+
+def judge(
+    runtime: Runtime,
+    session: RegisteredSession,
+    state: ChainState,
+    executions: tuple[Execution, ...],
+    *,
+    latest_s: int,
+) -> tuple[CounterChange, ...]:
+    """Every policy of every call; the counter changes to reserve.
+
+    A session without actions signs plain ERC-1271, where no policy is consulted: its table is one sudo fallback.
+
+    Raises:
+        PolicyDeniedError
+    """
+    verdict = evaluate(
+        session.table,
+        executions,
+        account=session.account,
+        emissary=SMART_SESSION_EMISSARY,
+        now_s=runtime.now_s,
+        chain_s=state.time_s,
+        latest_s=latest_s + runtime.settings.execution_margin_s,
+    )
+    if isinstance(verdict, Deny):
+        where = f"call {verdict.call_index}: " if verdict.call_index >= 0 else ""
+        raise PolicyDeniedError(f"{where}{verdict.reason}", field=verdict.policy)
+    return verdict.changes
+
+
+def _enable_once(session: RegisteredSession, *, enable: bool) -> tuple[CounterChange, ...]:
+    """The emissary takes an enable signature once: a counter with limit 1 lets one intent at a time try it."""
+    if not enable:
+        return ()
+    return (CounterChange(f"{ENABLE_POLICY}:{session.enable_nonce}", 1, 1, ENABLE_POLICY, -1),)

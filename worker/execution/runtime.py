@@ -1,0 +1,128 @@
+"""The one place where ports meet their implementations."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+from config.settings import Settings
+from worker.chain.reader import ChainReader
+from worker.keys.keystore import KeystoreFiles, passphrase_provider
+from worker.keys.port import KeyStore
+from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore
+from worker.ledger.connection import connect
+from worker.ledger.health import require_safe_url
+from worker.ledger.port import Ledger
+from worker.ledger.redis_ledger import RedisLedger
+from worker.orchestrator.alps import AlpsOrchestrator
+from worker.orchestrator.port import Orchestrator
+from worker.sessions.registry import SessionRegistry
+
+#: Sends the message "do this stage of this intent". It may fail: the due index finds the intent again.
+Dispatch = Callable[[str, str], None]
+
+
+def now_ms() -> int:
+    """Our clock, unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Runtime:
+    """The services of one process, each made when it is first used.
+
+    An enqueuer never touches the key store, so it needs no credentials for it.
+
+    Args:
+        settings: the process's settings.
+        dispatch: sends stage messages.
+        clock: unix milliseconds.
+    """
+
+    def __init__(self, settings: Settings, *, dispatch: Dispatch, clock: Callable[[], int] = now_ms) -> None:
+        self.settings = settings
+        self.dispatch = dispatch
+        self.now_ms = clock
+
+    @property
+    def now_s(self) -> int:
+        """Our clock, unix seconds."""
+        return self.now_ms() // 1000
+
+    @cached_property
+    def who(self) -> str:
+        """This process's name in histories and leases."""
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    @cached_property
+    def _redis_url(self) -> str:
+        url = self.settings.redis_url.get_secret_value()
+        require_safe_url(url, allow_insecure=self.settings.allow_insecure_redis)
+        return url
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Records and budgets."""
+        return RedisLedger(self._redis_url, timeout_ms=self.settings.redis_timeout_ms)
+
+    @cached_property
+    def sessions(self) -> SessionRegistry:
+        """The imported sessions."""
+        return SessionRegistry(connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms))
+
+    @cached_property
+    def keys(self) -> KeyStore:
+        """The session keys."""
+        return key_store(self.settings)
+
+    @cached_property
+    def orchestrator(self) -> Orchestrator:
+        """The orchestrator."""
+        return AlpsOrchestrator(
+            self.settings.orchestrator_url,
+            api_key=self.settings.orchestrator_api_key.get_secret_value(),
+            timeout_ms=self.settings.http_timeout_ms,
+        )
+
+    @cached_property
+    def chain(self) -> ChainReader:
+        """The sessions' chain."""
+        return ChainReader(
+            self.settings.rpc_url.get_secret_value(),
+            chain_id=self.settings.chain_id,
+            timeout_ms=self.settings.rpc_timeout_ms,
+        )
+
+
+def key_store(settings: Settings) -> KeyStore:
+    """The key store that the settings name.
+
+    Raises:
+        KeyStoreSetupError: they do not fit together.
+    """
+    if settings.key_store == "keystore":
+        passphrase = settings.keystore_passphrase
+        return KeystoreFiles(
+            settings.keystore_dir,
+            passphrase_provider(
+                None if passphrase is None else passphrase.get_secret_value(),
+                settings.keystore_passphrase_file,
+            ),
+        )
+    secret_id = settings.vault_secret_id
+    token = settings.vault_token
+    auth = (
+        AppRoleAuth(settings.vault_role_id, secret_id.get_secret_value() if secret_id is not None else "")
+        if settings.vault_role_id
+        else TokenAuth(token.get_secret_value() if token is not None else "")
+    )
+    return VaultKeyStore(
+        settings.vault_addr,
+        settings.vault_namespace,
+        auth,
+        mount=settings.vault_mount,
+        prefix=settings.vault_prefix,
+        timeout_s=settings.vault_timeout_s,
+    )

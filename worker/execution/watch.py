@@ -1,0 +1,237 @@
+"""Following what was sent until it is final, and finding what was left lying: one batch per tick.
+
+Timing is that of SDK 1.15.0's ``waitForExecution`` (orchestrator.md 7), kept as due times in the ledger's open index
+instead of sleeps. Where the SDK gives up (210 s) or raises (404, 502), we ask for attention and go on.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import structlog
+
+from worker.execution.attempt import audit, describe, send
+from worker.execution.runtime import Runtime
+from worker.execution.submit import MAYBE
+from worker.intents.model import IntentRecord
+from worker.intents.states import State
+from worker.ledger.errors import FenceLostError, IllegalTransitionError, LedgerUnavailableError
+from worker.orchestrator.errors import (
+    AuthError,
+    NotFoundError,
+    OrchestratorError,
+    RateLimitedError,
+    UnavailableError,
+)
+from worker.orchestrator.port import IntentStatus
+
+log = structlog.get_logger(__name__)
+
+#: Records looked at in one tick, and how many of them at the same time.
+BATCH = 100
+PARALLEL = 8
+#: The SDK's waits: without ``Retry-After``, and the first and longest after a 500 or 503.
+_RATE_LIMIT_MS = 2_000
+_ERROR_FIRST_MS, _ERROR_MAX_MS = 1_000, 10_000
+#: Polls in a row without an answer before somebody should look: some 30 s.
+_SILENCE = 5
+#: A 404 right after a submit is normal; asking for attention before this would cry wolf.
+_NOT_FOUND_ATTENTION_MS = 10_000
+#: The words that mean done, by the configured first one that counts.
+_DONE = {
+    "PRECONFIRMED": frozenset({"PRECONFIRMED", "FILLED", "COMPLETED"}),
+    "FILLED": frozenset({"FILLED", "COMPLETED"}),
+    "COMPLETED": frozenset({"COMPLETED"}),
+}
+_GOING_ON = frozenset({"PENDING", "CLAIMED", "PRECONFIRMED", "FILLED"})
+_STAGE = {State.QUEUED: "prepare", State.AUTHORIZED: "sign", State.SIGNED: "submit"}
+
+
+def tick(runtime: Runtime) -> int:
+    """Look at every open record whose time has come; returns how many there were.
+
+    Raises:
+        LedgerUnavailableError: the next tick tries again.
+    """
+    # whoever dies with a record in hand gives it back after this long
+    push_back_ms = runtime.settings.http_timeout_ms + runtime.settings.stuck_after_ms
+    records = runtime.ledger.take_due(now_ms=runtime.now_ms(), push_back_ms=push_back_ms, limit=BATCH)
+    to_poll = [record for record in records if _is_out(record)]
+    for record in records:
+        if not _is_out(record):
+            send(runtime, _STAGE[record.state], record.intent_id)
+    if len(to_poll) == 1:
+        _poll_safely(runtime, to_poll[0])
+    elif to_poll:
+        with ThreadPoolExecutor(min(PARALLEL, len(to_poll)), thread_name_prefix="poll") as pool:
+            list(pool.map(partial(_poll_safely, runtime), to_poll))
+    return len(records)
+
+
+def _is_out(record: IntentRecord) -> bool:
+    """Whether the orchestrator may know it."""
+    return record.state is State.SUBMITTED or (
+        record.state is State.SIGNED and record.fields.get("sent") == MAYBE
+    )
+
+
+def _poll_safely(runtime: Runtime, record: IntentRecord) -> None:
+    try:
+        poll(runtime, record)
+    except (FenceLostError, IllegalTransitionError) as error:
+        log.info("another has taken the intent", intent=record.intent_id, reason=str(error))
+    except LedgerUnavailableError as error:
+        log.warning("the ledger does not answer", intent=record.intent_id, reason=str(error))
+    except Exception as error:  # one record's trouble must not stop the others
+        log.exception("poll failed", intent=record.intent_id, error=type(error).__name__)
+
+
+def poll(runtime: Runtime, record: IntentRecord) -> None:
+    """Ask for the status of one intent that was, or may have been, sent, and act on the answer.
+
+    Raises:
+        FenceLostError, IllegalTransitionError, LedgerUnavailableError
+    """
+    if int(record.fields.get("lease_until_ms", "0") or "0") > runtime.now_ms():
+        return  # being sent at this moment; its lease's end is its due time
+    try:
+        status = runtime.orchestrator.status(record.orchestrator_id)
+    except NotFoundError:
+        _not_found(runtime, record)
+        return
+    except OrchestratorError as error:
+        _no_status(runtime, record, error)
+        return
+    _act(runtime, record, status)
+
+
+def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
+    word = status.status
+    facts = {"orchestrator_status": word, "poll_failures": "0"}
+    if status.fill_tx_hash:
+        facts["tx_hash"] = status.fill_tx_hash
+    if word in _DONE[runtime.settings.success_status]:
+        _move(runtime, record, State.COMPLETED, f"the orchestrator reports {word}", facts)
+        return
+    if word in {"FAILED", "EXPIRED"}:
+        _move(runtime, record, State(word), f"the orchestrator reports {word}", facts)
+        return
+    delay_ms, attention, reason = _next_poll(runtime, record), "", ""
+    if word not in _GOING_ON:
+        attention, reason = "UNKNOWN_STATUS", f"the orchestrator reports {word!r}, which is no known status"
+    elif _watched_ms(runtime, record) >= runtime.settings.watch_attention_ms:
+        attention, reason = "SLOW", f"still {word} after {_watched_ms(runtime, record) // 1000} s"
+    if attention:
+        delay_ms = max(delay_ms, runtime.settings.watch_stale_ms)
+    facts |= {"attention": attention, "reason": reason, "poll_delay_ms": str(_next_poll(runtime, record))}
+    due_ms = runtime.now_ms() + delay_ms
+    if record.state is State.SIGNED:  # the lost reply is found: it was accepted
+        facts["watch_from_ms"] = str(runtime.now_ms())
+        _move(runtime, record, State.SUBMITTED, f"found at the orchestrator as {word}", facts, due_ms=due_ms)
+        return
+    runtime.ledger.annotate(
+        record.intent_id, now_ms=runtime.now_ms(), fence=record.fence, due_ms=due_ms, **facts
+    )
+
+
+def _not_found(runtime: Runtime, record: IntentRecord) -> None:
+    now_ms = runtime.now_ms()
+    dead_s = record.quote_expires_s + runtime.settings.not_found_grace_s
+    if now_ms // 1000 > dead_s:
+        _move(
+            runtime,
+            record,
+            State.EXPIRED,
+            f"its quote ran out {runtime.settings.not_found_grace_s} s ago and the orchestrator does not know it",
+            {},
+        )
+        return
+    if record.state is State.SIGNED and now_ms // 1000 < record.quote_expires_s:
+        # not known: the same bytes are sent again; the quote and the nonce allow one execution at most
+        runtime.ledger.annotate(
+            record.intent_id,
+            now_ms=now_ms,
+            fence=record.fence,
+            due_ms=now_ms + runtime.settings.stuck_after_ms,
+            attention="SUBMIT_UNKNOWN",
+            reason="the orchestrator does not know it; the same bytes are sent again",
+        )
+        send(runtime, "submit", record.intent_id)
+        return
+    long_ago = _watched_ms(runtime, record) >= _NOT_FOUND_ATTENTION_MS
+    fields = (
+        {"attention": "NOT_FOUND", "reason": "the orchestrator does not know it (any more)"}
+        if long_ago
+        else {}
+    )
+    runtime.ledger.annotate(
+        record.intent_id,
+        now_ms=now_ms,
+        fence=record.fence,
+        due_ms=now_ms + _error_delay(record),
+        poll_failures=str(_failures(record) + 1),
+        **fields,
+    )
+
+
+def _no_status(runtime: Runtime, record: IntentRecord, error: OrchestratorError) -> None:
+    current_ms = int(record.fields.get("poll_delay_ms", str(runtime.settings.poll_initial_ms)))
+    if isinstance(error, RateLimitedError):
+        asked = _RATE_LIMIT_MS if error.retry_after_ms is None else error.retry_after_ms
+        delay_ms, failures = max(asked, current_ms), _failures(record)
+    else:
+        delay_ms, failures = _error_delay(record), _failures(record) + 1
+        if isinstance(error, UnavailableError):
+            delay_ms = max(delay_ms, error.retry_after_ms or 0)
+    fields = {"poll_failures": str(failures)}
+    if isinstance(error, AuthError):
+        fields |= {"attention": "ORCHESTRATOR_AUTH", "reason": describe(error)}
+    elif failures >= _SILENCE and not record.attention:
+        fields |= {"attention": "ORCHESTRATOR", "reason": describe(error)}
+    log.info("no status", intent=record.intent_id, retry_in_ms=delay_ms, error=describe(error))
+    now_ms = runtime.now_ms()
+    runtime.ledger.annotate(
+        record.intent_id, now_ms=now_ms, fence=record.fence, due_ms=now_ms + delay_ms, **fields
+    )
+
+
+def _move(
+    runtime: Runtime,
+    record: IntentRecord,
+    to_state: State,
+    why: str,
+    fields: dict[str, str],
+    *,
+    due_ms: int = 0,
+) -> None:
+    runtime.ledger.transition(
+        record.intent_id,
+        fence=record.fence,
+        from_state=record.state,
+        to_state=to_state,
+        who=runtime.who,
+        why=why,
+        now_ms=runtime.now_ms(),
+        due_ms=due_ms,
+        fields=fields,
+    )
+    audit(record, to_state, why)
+
+
+def _watched_ms(runtime: Runtime, record: IntentRecord) -> int:
+    return runtime.now_ms() - int(record.fields.get("watch_from_ms", str(record.updated_ms)))
+
+
+def _next_poll(runtime: Runtime, record: IntentRecord) -> int:
+    settings = runtime.settings
+    early = _watched_ms(runtime, record) < settings.poll_later_after_ms
+    return settings.poll_initial_ms if early else settings.poll_later_ms
+
+
+def _failures(record: IntentRecord) -> int:
+    return int(record.fields.get("poll_failures", "0"))
+
+
+def _error_delay(record: IntentRecord) -> int:
+    return min(_ERROR_FIRST_MS * 2 ** min(_failures(record), 10), _ERROR_MAX_MS)
