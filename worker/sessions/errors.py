@@ -8,7 +8,8 @@ ExecutorError
 │   └── SessionNotFoundError          no such session
 └── ServiceError
     ├── SessionStoreUnavailableError  Redis did not answer; nothing is known to be stored
-    └── SessionCorruptError           what is stored is not what was registered
+    ├── SessionCorruptError           what is stored is not what was registered
+    └── EmissaryReplyError            the session contract's answer is not what its ABI says
 """
 
 from __future__ import annotations
@@ -38,3 +39,7 @@ class SessionStoreUnavailableError(ServiceError):
 
 class SessionCorruptError(ServiceError):
     """A stored session is damaged, or this version encodes it differently; it must not be used."""
+
+
+class EmissaryReplyError(ServiceError):
+    """The session contract's answer is not what its ABI says: no contract there, or another one."""

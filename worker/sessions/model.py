@@ -18,6 +18,10 @@ def _chain_id(value: Any) -> int:
     return chain_id
 
 
+def _uint8(value: Any) -> int:
+    return parse_uint(value, 8)
+
+
 def _bytes32(value: Any) -> bytes:
     digest = parse_bytes(value)
     if len(digest) != 32:
@@ -35,6 +39,19 @@ ChainId = Annotated[
                 {"type": "integer", "minimum": 1, "maximum": MAX_SAFE_INTEGER},
                 {"type": "string", "pattern": "^[1-9][0-9]{0,19}$"},
             ],
+        }
+    ),
+]
+
+Uint8 = Annotated[
+    int,
+    BeforeValidator(_uint8),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 255},
+                {"type": "string", "pattern": "^(0|[1-9][0-9]{0,2})$"},
+            ]
         }
     ),
 ]
@@ -58,11 +75,7 @@ class EcdsaOwners(StrictModel):
 
     type: Annotated[str, WithJsonSchema({"const": "ecdsa"})] = "ecdsa"
     accounts: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=32)]
-    threshold: Annotated[
-        int,
-        BeforeValidator(lambda value: parse_uint(value, 8)),  # pyright: ignore[reportUnknownLambdaType]
-        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 32}),
-    ] = 1
+    threshold: Uint8 = 1
     module: Address | None = None
 
     @field_validator("type")

@@ -1,0 +1,271 @@
+"""The sessions that were imported, in Redis.
+
+============================  ======  ==================================================
+``sx:sessions``               set     the sessions' 16 hex digits (shared with the ledger)
+``sx:{S}:session``            hash    ``file`` (JSON), ``sha256`` of it, ``fingerprint``, ``paused`` (0 or 1)
+============================  ======  ==================================================
+
+Nothing derived is stored to be believed: a session is computed from its file each time, and must then be the one that
+was registered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+import redis
+
+from worker.sessions.errors import (
+    SessionConflictError,
+    SessionCorruptError,
+    SessionError,
+    SessionNotFoundError,
+    SessionStoreUnavailableError,
+)
+from worker.sessions.file import load_session_file
+from worker.sessions.importing import RegisteredSession, recompute, session_id
+
+__all__ = ["SessionRegistry", "session_id"]
+
+SESSIONS = "sx:sessions"
+
+_SESSION = re.compile(r"ses_([0-9a-f]{16})", re.ASCII)
+
+
+class SessionRegistry:
+    """The registered sessions.
+
+    Args:
+        client: a client as ``worker.ledger.connection.connect`` makes it: bounded in time, replies decoded.
+        where: the server without credentials, for messages.
+    """
+
+    def __init__(self, client: redis.Redis, *, where: str = "Redis") -> None:
+        self._redis = client
+        self._where = where
+
+    def __repr__(self) -> str:
+        return f"<SessionRegistry at {self._where}>"
+
+    def put(self, session: RegisteredSession, *, renew: bool = False) -> bool:
+        """Register a session that ``importing.verify`` accepted. May always be repeated.
+
+        Args:
+            session: the session.
+            renew: let it replace the approval (enableData, nonce, setupOps) of the same session, registered before;
+                what the session may do is the same then. It stays paused if it was.
+
+        Returns:
+            Whether anything was written; False when it is registered just so already.
+
+        Raises:
+            SessionConflictError: its id is registered with other content.
+            SessionStoreUnavailableError: Redis did not answer.
+        """
+        text = session.file.text()
+        digits = _digits(session.session_id)
+        with self._named_errors(session.session_id):
+            # The set lies in another slot, so it cannot be in the script. It goes first: digits without a session are
+            # skipped by `list`, a session that no list shows would be lost.
+            self._redis.sadd(SESSIONS, digits)
+            outcome = self._run(
+                "put",
+                _key(digits),
+                text,
+                _sha256(text),
+                session.fingerprint().hex(),
+                "1" if renew else "0",
+            )
+        if outcome == "conflict":
+            raise self._conflict(session)
+        if outcome == "approval":
+            raise SessionConflictError(
+                f"{session.session_id} is registered with another approval, account kind, key order or setupOps",
+                field="session file",
+                fix="import it with --renew to replace the old approval",
+            )
+        return outcome != "same"
+
+    def get(self, session: str) -> RegisteredSession:
+        """A session by its id, computed anew from what is stored.
+
+        Args:
+            session: ``ses_`` and 16 hex digits.
+
+        Raises:
+            SessionNotFoundError: none is registered under the id.
+            SessionCorruptError: what is stored is not what was registered, or this version encodes it differently.
+            SessionStoreUnavailableError: Redis did not answer.
+        """
+        key = _key(_digits(session))
+        with self._named_errors(session):
+            stored = cast("dict[str, str]", self._redis.hgetall(key))
+        if not stored:
+            raise _not_found(session)
+        return _restore(session, stored)
+
+    def list(
+        self, *, on_corrupt: Callable[[SessionCorruptError], None] | None = None
+    ) -> tuple[RegisteredSession, ...]:
+        """Every session, by id.
+
+        Args:
+            on_corrupt: gets the error of each damaged session, which is then left out; without it the first is raised.
+
+        Raises:
+            SessionCorruptError: one is damaged and ``on_corrupt`` is None.
+            SessionStoreUnavailableError: Redis did not answer.
+        """
+        with self._named_errors("the sessions"):
+            members = cast("Iterable[str]", self._redis.smembers(SESSIONS))
+            ids = sorted(f"ses_{digits}" for digits in members)
+            pipeline = self._redis.pipeline(transaction=False)
+            for session in ids:
+                pipeline.hgetall(_key(_digits(session)))
+            replies = pipeline.execute(raise_on_error=False)
+        found: list[RegisteredSession] = []
+        for session, stored in zip(ids, replies, strict=True):
+            try:
+                if isinstance(stored, Exception):
+                    with self._named_errors(session):
+                        raise stored
+                if stored:  # the ledger adds to the set, too, perhaps for a session that is not registered
+                    found.append(_restore(session, stored))
+            except SessionCorruptError as error:
+                if on_corrupt is None:
+                    raise
+                on_corrupt(error)
+        return tuple(found)
+
+    def set_paused(self, session: str, *, paused: bool) -> None:
+        """Stop a session, or let it go on. May always be repeated.
+
+        Args:
+            session: ``ses_`` and 16 hex digits.
+            paused: whether it is stopped.
+
+        Raises:
+            SessionNotFoundError: none is registered under the id.
+            SessionStoreUnavailableError: Redis did not answer.
+        """
+        key = _key(_digits(session))
+        with self._named_errors(session):
+            done = self._run("set_paused", key, "1" if paused else "0")
+        if not done:
+            raise _not_found(session)
+
+    def _conflict(self, session: RegisteredSession) -> SessionConflictError:
+        permission = f"0x{session.permission_id.hex()}"
+        if not session.restricted:
+            # sessions.md 4: the salt is zero, so the id does not cover the actions, and the chain merges the two.
+            return SessionConflictError(
+                f"another unrestricted session of the same keys is registered for {session.account}, and both have the "
+                f"permission id {permission}: on chain the two would merge",
+                field="owners",
+                fix="use a key of its own for each unrestricted session, or set restrictToActions",
+            )
+        return SessionConflictError(
+            f"{session.session_id} is registered with other content under the permission id {permission}",
+            field="session file",
+            fix=f"compare it with `session-executor sessions show {session.session_id}`",
+        )
+
+    def _run(self, script: str, key: str, *arguments: str) -> Any:
+        return self._redis.eval(_lua(script), 1, key, *arguments)
+
+    @contextmanager
+    def _named_errors(self, what: str) -> Generator[None]:
+        try:
+            yield
+        except redis.ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                raise SessionCorruptError(
+                    f"{what}: something else is stored under its name at {self._where}",
+                    field="redis",
+                    fix="something else writes to this Redis; give the program a database of its own",
+                ) from error
+            raise SessionStoreUnavailableError(
+                f"{self._where} refuses: {str(error).partition(chr(10))[0]}",
+                field="redis",
+                fix="run `session-executor doctor`",
+            ) from error
+        except redis.AuthenticationError as error:
+            raise SessionStoreUnavailableError(
+                f"{self._where} refuses our password or user",
+                field="redis",
+                fix="put the right one into SESSION_EXECUTOR_REDIS_URL",
+            ) from error
+        except (redis.RedisError, OSError) as error:
+            raise SessionStoreUnavailableError(
+                f"{self._where} did not answer ({type(error).__name__})",
+                field="redis",
+                fix="start it, or correct SESSION_EXECUTOR_REDIS_URL; then try again",
+            ) from error
+
+
+def _restore(name: str, stored: Mapping[str, str]) -> RegisteredSession:
+    """The session out of its hash, if it is still the one that was registered."""
+    missing = {"file", "sha256", "fingerprint", "paused"} - stored.keys()
+    if missing:
+        raise _corrupt(name, f"lacks {', '.join(sorted(missing))}")
+    if _sha256(stored["file"]) != stored["sha256"]:
+        raise _corrupt(name, "its file was changed in Redis")
+    if stored["paused"] not in {"0", "1"}:
+        raise _corrupt(name, "paused is neither 0 nor 1")
+    try:
+        session = recompute(load_session_file(stored["file"]))
+    except SessionError as error:
+        raise _corrupt(name, f"its file is refused: {error}") from error
+    if session.session_id != name:
+        raise _corrupt(name, f"its file gives the id {session.session_id}")
+    if session.fingerprint().hex() != stored["fingerprint"]:
+        raise _corrupt(name, "its file gives another session than the one that was registered")
+    return replace(session, paused=stored["paused"] == "1")
+
+
+def _corrupt(name: str, why: str) -> SessionCorruptError:
+    return SessionCorruptError(
+        f"{name} must not be used: {why}",
+        field="session",
+        fix=f"find out what else wrote to this Redis; then delete {_key(_digits(name))} and import the file again",
+    )
+
+
+def _not_found(name: str) -> SessionNotFoundError:
+    return SessionNotFoundError(
+        f"{name} is not registered",
+        field="session",
+        fix="see `session-executor sessions list`, or import its file",
+    )
+
+
+def _digits(name: str) -> str:
+    match = _SESSION.fullmatch(name)
+    if match is None:
+        raise SessionNotFoundError(
+            f"{name!r} is no session id",
+            field="session",
+            fix="ids look like ses_<16 hex digits>; see `session-executor sessions list`",
+        )
+    return match[1]
+
+
+def _key(digits: str) -> str:
+    """The braces are the hash tag that puts all of one session into one slot of a cluster."""
+    return f"sx:{{{digits}}}:session"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _lua(name: str) -> str:
+    return files("worker.sessions").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
