@@ -16,6 +16,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 from eth_utils.crypto import keccak
 
+from worker.devnet import exact_json
 from worker.devnet.chain import (
     CONFIG,
     EMISSARY,
@@ -161,7 +162,8 @@ class User:
             "/intents/route", json=self.request(calls, mode=mode, pre_claim=pre_claim) | more
         )
         assert answer.status_code == 200, answer.text
-        return dict(answer.json()["intentOp"])
+        # numbers must go back as they came
+        return dict(exact_json.loads(answer.text)["intentOp"])
 
     def request(
         self, calls: list[tuple[str, int, bytes]], *, mode: int = 5, pre_claim: bool = False
@@ -170,7 +172,8 @@ class User:
         body: dict[str, Any] = {
             "destinationChainId": 8453,
             "tokenRequests": [],
-            "account": {"address": self.account, "accountType": "ERC7579", "setupOps": []},
+            "account": {"address": self.account, "accountType": "ERC7579", "setupOps": []}
+            | ({"mockSignatures": {"8453": self.mock()}} if mode == 5 else {}),
             "destinationExecutions": [
                 {"to": to, "value": str(value), "data": "0x" + data.hex()} for to, value, data in calls
             ],
@@ -180,6 +183,12 @@ class User:
         if pre_claim:
             body["preClaimExecutions"] = {"8453": [DUMMY]}
         return body
+
+    def mock(self) -> str:
+        """The placeholder for the session's signature: ENABLE form, zeros for signatures."""
+        enable = (bytes(32), bytes(65), UINT256_MAX, (0, [(8453, bytes(32))], self.session))
+        packed = encode([ENABLE, CONFIG, "bytes"], [enable, self.config, bytes(65)])
+        return "0x" + (bytes.fromhex(EMISSARY[2:]) + b"\1" + flz(packed)).hex()
 
     def digest(self, op: dict[str, Any], nonce: str) -> bytes:
         """SingleChainOps digest for one of the op's nonces."""
@@ -273,7 +282,13 @@ class User:
 
     def submit(self, signed: dict[str, Any]) -> httpx.Response:
         """POST the signed op."""
-        return self.http.post("/intent-operations", json={"signedIntentOp": signed})
+        return self.submit_text(exact_json.dumps({"signedIntentOp": signed}))
+
+    def submit_text(self, body: str) -> httpx.Response:
+        """POST a body as it is."""
+        return self.http.post(
+            "/intent-operations", content=body.encode(), headers={"content-type": "application/json"}
+        )
 
     def enable_by_owner(self) -> None:
         """Enable the session by an owner-signed ``setConfig`` intent."""
@@ -286,6 +301,11 @@ class User:
     def transfer(self, amount: int, to: str = RECIPIENT) -> httpx.Response:
         """Quote, sign (USE) and submit one transfer."""
         return self.submit(self.sign(self.quote([(USDC, 0, transfer_data(to, amount))])))
+
+    def why(self, intent_id: str) -> str:
+        """The devnet's own words for what became of an intent."""
+        [found] = [item for item in self.devnet.state()["intents"] if item["id"] == intent_id]
+        return str(found["reason"])
 
     def status(self, intent_id: str) -> httpx.Response:
         """GET the status."""

@@ -23,6 +23,8 @@ from worker.devnet.errors import DevnetError
 from worker.devnet.rpc import JsonRpc
 
 CHAIN_ID = 8453
+# Base's; an idle chain must not look like a stopped one to a client that compares clocks
+BLOCK_TIME_S = 2
 # anvil answers within a second on an idle machine, and within a few when it first fetches a fork's head block
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
@@ -138,6 +140,8 @@ class Anvil:
             os.close(handle)
             self._log_path = Path(name)
         command = [str(binary), "--host", "127.0.0.1", "--port", str(self.port), "--accounts", "1"]
+        # transactions are mined at once, and an empty block comes when there are none
+        command += ["--block-time", str(BLOCK_TIME_S), "--mixed-mining"]
         # on a fork the id is the fork's own, and is checked below rather than overridden
         command += ["--fork-url", self._fork_url] if self._fork_url else ["--chain-id", str(self.chain_id)]
         with self._log_path.open("ab") as log:

@@ -44,12 +44,26 @@ def invalid(path: str, what: str) -> ApiError:
     return ApiError(400, f"{path}: {what}", {"path": path})
 
 
-def simulation_failed(category: str, reason: str, call_index: int = -1) -> ApiError:
+class SimulationFailedError(ApiError):
     """``Bundle simulation failed``, with the reason where clients look for it."""
-    simulation: dict[str, Any] = {"success": False, "category": category, "reason": reason}
-    if call_index >= 0:
-        simulation["callIndex"] = call_index
-    return ApiError(400, "Bundle simulation failed", {"error": {"simulations": [simulation]}})
+
+    def __init__(self, category: str, reason: str, call_index: int) -> None:
+        self.reason = reason
+        simulation: dict[str, Any] = {"success": False, "category": category, "reason": reason}
+        if call_index >= 0:
+            simulation["callIndex"] = call_index
+        super().__init__(400, "Bundle simulation failed", {"error": {"simulations": [simulation]}})
+
+
+def simulation_failed(category: str, reason: str, call_index: int = -1) -> SimulationFailedError:
+    """A failed simulation.
+
+    Args:
+        category: one of the service's categories (protocol/orchestrator.md 8).
+        reason: the revert, in words.
+        call_index: the offending call, -1 for the intent as a whole.
+    """
+    return SimulationFailedError(category, reason, call_index)
 
 
 def as_object(value: object, path: str) -> dict[str, Any]:

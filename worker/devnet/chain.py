@@ -40,6 +40,7 @@ CALLS = "(address,uint256,bytes)[]"
 
 CONFIG_SET = keccak(text="ConfigSet(address,bytes32,bytes)")
 CONFIG_REMOVED = keccak(text="ConfigRemoved(address,bytes32)")
+INTENT_EXECUTED = keccak(text="IntentExecuted(address,uint256)")
 
 
 class Call(NamedTuple):
@@ -73,6 +74,17 @@ def execute_call(account: str, nonce: int, set_config: bytes, calls: Sequence[Ca
     """Calldata of ``DevExecutor.execute``."""
     return selector(f"execute(address,uint256,bytes,{CALLS})") + encode(
         ["address", "uint256", "bytes", CALLS], [account, nonce, set_config, [tuple(call) for call in calls]]
+    )
+
+
+def read_execute_call(calldata: bytes) -> tuple[str, int, bytes, tuple[Call, ...]]:
+    """The inverse of ``execute_call``: account (lower-case), nonce, setConfig calldata, calls."""
+    account, nonce, set_config, calls = decode(["address", "uint256", "bytes", CALLS], calldata[4:])
+    return (
+        str(account).lower(),
+        int(nonce),
+        bytes(set_config),
+        tuple(Call(str(to).lower(), int(value), bytes(data)) for to, value, data in calls),
     )
 
 

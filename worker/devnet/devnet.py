@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +21,14 @@ import httpx
 from eth_abi.abi import encode
 
 from worker.devnet.anvil import CHAIN_ID
-from worker.devnet.chain import USDC, selector
+from worker.devnet.chain import (
+    INTENT_EXECUTED,
+    INTENT_EXECUTOR,
+    USDC,
+    Call,
+    read_execute_call,
+    selector,
+)
 from worker.devnet.errors import DevnetError
 from worker.devnet.rpc import JsonRpc
 
@@ -29,6 +37,27 @@ START_TIMEOUT_S = 620.0
 STOP_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
 _ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution that the chain has: a successful transaction of the Intent Executor.
+
+    Attributes:
+        intent_id: the intentOp's nonce.
+        account: lower-case address of the account.
+        calls: what it called, pre-claim ops first.
+        enabled: whether the intent enabled its session on the way.
+        block: block number.
+        tx_hash: the transaction.
+    """
+
+    intent_id: str
+    account: str
+    calls: tuple[Call, ...]
+    enabled: bool
+    block: int
+    tx_hash: str
 
 
 class Devnet:
@@ -55,6 +84,7 @@ class Devnet:
         self.chain_id = CHAIN_ID
         self.pid = int(facts["pid"])
         self.anvil_pid = int(facts["anvil_pid"])
+        self._first_block = int(facts["first_block"])
         self.log_path = log_path
         self.rpc = JsonRpc(self.rpc_url)
         self._http = httpx.Client(base_url=self.orchestrator_url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
@@ -108,6 +138,15 @@ class Devnet:
         """Native balance of an address in wei."""
         return self.rpc.quantity("eth_getBalance", address, "latest")
 
+    def fund(self, address: str, *, usdc: int | None = None, eth: int | None = None) -> None:
+        """Set balances of any address to exactly so much: USDC base units (6 decimals), wei."""
+        body: dict[str, Any] = {"address": address}
+        if usdc is not None:
+            body["usdc"] = str(usdc)
+        if eth is not None:
+            body["eth"] = str(eth)
+        self._control("POST", "/devnet/fund", body)
+
     # --- misbehaviour
 
     def add_fault(
@@ -117,7 +156,13 @@ class Devnet:
 
         Examples: ``add_fault("drop_after_accept", method="POST", path="/intent-operations")``,
         ``add_fault("respond", path="/intents/route", status=429, headers={"Retry-After": "1"}, times=2)``,
-        ``add_fault("alter_quote", path="/intents/route", values={"/intentOp/expires": "1"})``.
+        ``add_fault("alter_quote", path="/intents/route", lies=["changed_amount"])``,
+        ``add_fault("alter_quote", path="/intents/route", values={"/intentOp/expires": "1"})``,
+        ``add_fault("override_status", path="/intent-operation/", word="PENDING", times=0)``,
+        ``add_fault("hide", path="/intent-operations", delay_ms=2_000)``.
+
+        Raises:
+            DevnetError: the devnet refuses, with its reason.
         """
         match = {"method": method, "path": path, "nth": nth}
         self._control("POST", "/devnet/faults", {"match": match, "times": times, "action": action, **details})
@@ -144,13 +189,56 @@ class Devnet:
 
     # --- looking
 
+    def executions(self, account: str = "") -> list[Execution]:
+        """Every execution that the chain has since the start or the last reset, oldest first.
+
+        Read from the executor's events and their transactions, not from what the orchestrator remembers: what proves
+        that nothing was executed twice.
+
+        Args:
+            account: only of this account.
+        """
+        topics: list[Any] = ["0x" + INTENT_EXECUTED.hex()]
+        if account:
+            topics.append("0x" + "00" * 12 + account[2:].lower())
+        entries = self.rpc.call(
+            "eth_getLogs",
+            {
+                "address": INTENT_EXECUTOR,
+                "fromBlock": hex(self._first_block),
+                "toBlock": "latest",
+                "topics": topics,
+            },
+        )
+        return [self._execution(entry) for entry in entries]
+
+    def executed(self, to: str, data: bytes, *, account: str = "") -> int:
+        """How often the chain executed exactly this call."""
+        return sum(
+            (call.to, call.data) == (to.lower(), data)
+            for execution in self.executions(account)
+            for call in execution.calls
+        )
+
+    def _execution(self, entry: Mapping[str, Any]) -> Execution:
+        transaction = self.rpc.call("eth_getTransactionByHash", entry["transactionHash"])
+        account, nonce, set_config, calls = read_execute_call(bytes.fromhex(transaction["input"][2:]))
+        return Execution(
+            str(nonce),
+            account,
+            calls,
+            bool(set_config),
+            int(entry["blockNumber"], 16),
+            entry["transactionHash"],
+        )
+
     def requests(self, path: str = "/", method: str = "") -> list[dict[str, Any]]:
         """Every API request since the start or the last reset, oldest first, filtered by path prefix and method."""
         found = self._control("GET", "/devnet/requests")["requests"]
         return [r for r in found if r["path"].startswith(path) and method in ("", r["method"])]
 
     def state(self) -> dict[str, Any]:
-        """``accounts``, ``executions`` and ``counters``."""
+        """``accounts``, ``intents`` (every intent with its history and reason) and ``counters``."""
         return dict(self._control("GET", "/devnet/state"))
 
     # --- end

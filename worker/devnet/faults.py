@@ -10,16 +10,41 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.devnet.api_error import ApiError, as_list, as_number, as_object, invalid
+from worker.devnet.lies import LIES
+from worker.devnet.orchestrator import SubmitOrders
+from worker.devnet.quotes import Alteration
 
 log = logging.getLogger(__name__)
 
 CONTROL_PREFIX = "/devnet/"
-ACTIONS = ("drop_before", "drop_after_accept", "delay_ms", "respond", "alter_quote", "fail_execution")
+# keys of the ASGI scope, read by the server's endpoints
+ALTERATION = "devnet.alteration"
+ORDERS = "devnet.orders"
+# loopback delivers within microseconds
+CUT_FLUSH_S = 0.05
+ACTIONS = (
+    "drop_before",
+    "drop_after_accept",
+    "cut_reply",
+    "delay_ms",
+    "delay_reply_ms",
+    "respond",
+    "alter_quote",
+    "override_status",
+    "fail_simulation",
+    "simulation_error",
+    "fail_execution",
+    "expire_execution",
+    "stall",
+    "hide",
+)
+_FATES = {"fail_execution": "fail", "expire_execution": "expire", "stall": "stall"}
 # The requests of a long test run; a bound keeps a forgotten devnet from growing for ever.
 MAX_LOGGED_REQUESTS = 5_000
 _SECRET_HEADERS = ("x-api-key", "authorization", "x-intent-extension")
@@ -30,11 +55,23 @@ class Fault:
     """One order to misbehave.
 
     Attributes:
-        action: ``drop_before`` closes the connection without looking at the request; ``drop_after_accept`` handles it
-            and closes the connection instead of replying; ``delay_ms`` waits before handling; ``respond`` replies
-            ``status``, ``body``, ``headers`` (after handling the request if ``process``, else without looking at it);
-            ``alter_quote`` writes ``values`` (JSON pointer -> value) into the quote before the server seals it;
-            ``fail_execution`` accepts the intent and lets its execution fail.
+        action: what happens.
+
+            Any request: ``drop_before`` closes the connection without looking at the request;
+            ``drop_after_accept`` handles it and closes the connection instead of replying; ``cut_reply`` sends half of
+            the reply and closes the connection; ``delay_ms`` waits before handling, ``delay_reply_ms`` after handling;
+            ``respond`` replies ``status``, ``body``, ``headers`` (after handling the request if ``process``, else
+            without looking at it).
+
+            A quote: ``alter_quote`` tells the ``lies`` of ``worker.devnet.lies`` and writes ``values`` (JSON pointer
+            -> value) before the server seals it.
+
+            A submit: ``fail_simulation`` lets the simulation fail; ``simulation_error`` says a failed simulation as
+            a 400 instead of a result; ``fail_execution``, ``expire_execution`` and ``stall`` accept the intent and
+            never execute it: it becomes FAILED, EXPIRED, or stays PENDING; ``hide`` accepts it and answers 404 to
+            status requests for ``delay_ms``.
+
+            A status request: ``override_status`` says ``word`` instead of the status, whatever really happened.
         method: HTTP method, empty for any.
         path: prefix of the path.
         nth: only the nth matching request (1-based) counts as the first hit; 0 means the next one.
@@ -52,6 +89,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     process: bool = False
     values: dict[str, Any] = field(default_factory=dict[str, Any])
+    lies: tuple[str, ...] = ()
+    word: str = ""
     seen: int = 0
     hits: int = 0
 
@@ -78,12 +117,18 @@ def read_fault(body: object) -> Fault:
     if action not in ACTIONS:
         raise invalid("action", f"must be one of {', '.join(ACTIONS)}")
     known = {"match", "times", "action", "delay_ms", "status", "body", "headers", "process", "values"}
+    known |= {"lies", "word"}
     if unknown := set(request) - known | (set(match) - {"method", "path", "nth"}):
         raise invalid(min(unknown), "is not known")
     status = as_number(request.get("status", 500), "status")
     if not 200 <= status <= 599:
         raise invalid("status", "must be between 200 and 599")
     headers = as_object(request.get("headers", {}), "headers")
+    lies = tuple(str(name) for name in as_list(request.get("lies", []), "lies"))
+    if wrong := set(lies) - set(LIES):
+        raise invalid("lies", f"{min(wrong)} is none of {', '.join(LIES)}")
+    if action == "override_status" and not isinstance(request.get("word"), str):
+        raise invalid("word", "must be the status word to say")
     return Fault(
         action=str(action),
         method=str(match.get("method", "")).upper(),
@@ -96,6 +141,8 @@ def read_fault(body: object) -> Fault:
         headers={str(name): str(value) for name, value in headers.items()},
         process=request.get("process", False) is True,
         values=as_object(request.get("values", {}), "values"),
+        lies=lies,
+        word=str(request.get("word", "")),
     )
 
 
@@ -136,7 +183,14 @@ class Control:
         """The faults in force and how often each was hit."""
         with self._lock:
             return [
-                {"action": f.action, "method": f.method, "path": f.path, "times": f.times, "hits": f.hits}
+                {
+                    "action": f.action,
+                    "method": f.method,
+                    "path": f.path,
+                    "nth": f.nth,
+                    "times": f.times,
+                    "hits": f.hits,
+                }
                 for f in self._faults
             ]
 
@@ -188,18 +242,14 @@ class FaultMiddleware:
         scope, receive, send = asgi
         reply = next((fault for fault in faults if fault.action == "respond"), None)
         actions = {fault.action for fault in faults}
-        await asyncio.sleep(sum(fault.delay_ms for fault in faults if fault.action == "delay_ms") / 1000)
+        await asyncio.sleep(_sum_of(faults, "delay_ms") / 1000)
         if "drop_before" in actions:
             await _drop(receive)
             return
         start: Message = {}
         content = bytearray()
         if reply is None or reply.process or "drop_after_accept" in actions:
-            inner = {
-                **scope,
-                "devnet.alter": {key: value for fault in faults for key, value in fault.values.items()},
-                "devnet.fail_execution": "fail_execution" in actions,
-            }
+            inner = {**scope, ALTERATION: _alteration(faults), ORDERS: _orders(faults)}
 
             async def capture(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -208,7 +258,9 @@ class FaultMiddleware:
                     content.extend(message.get("body", b""))
 
             await self._app(inner, _replay(body, receive), capture)
+            content = _overridden(content, start, faults)
             entry["status"], entry["response"] = start.get("status"), _parsed(bytes(content))
+        await asyncio.sleep(_sum_of(faults, "delay_reply_ms") / 1000)
         if "drop_after_accept" in actions:
             await _drop(receive)
             return
@@ -223,7 +275,46 @@ class FaultMiddleware:
             entry["status"], entry["response"] = reply.status, reply.body
         headers_out = [(k, v) for k, v in start["headers"] if k.lower() != b"content-length"]
         await send({**start, "headers": [*headers_out, (b"content-length", str(len(content)).encode())]})
+        if "cut_reply" in actions:
+            half = bytes(content[: len(content) // 2])
+            await send({"type": "http.response.body", "body": half, "more_body": True})
+            # let the half leave before the connection goes
+            await asyncio.sleep(CUT_FLUSH_S)
+            await _drop(receive)
+            return
         await send({"type": "http.response.body", "body": bytes(content)})
+
+
+def _sum_of(faults: list[Fault], action: str) -> int:
+    return sum(fault.delay_ms for fault in faults if fault.action == action)
+
+
+def _alteration(faults: list[Fault]) -> Alteration | None:
+    altering = [fault for fault in faults if fault.action == "alter_quote"]
+    if not altering:
+        return None
+    return Alteration(
+        lies=tuple(name for fault in altering for name in fault.lies),
+        values={key: value for fault in altering for key, value in fault.values.items()},
+    )
+
+
+def _orders(faults: list[Fault]) -> SubmitOrders:
+    actions = {fault.action for fault in faults}
+    return SubmitOrders(
+        fate=next((_FATES[fault.action] for fault in faults if fault.action in _FATES), ""),
+        hide_ms=_sum_of(faults, "hide"),
+        fail_simulation="fail_simulation" in actions,
+        simulation_error="simulation_error" in actions,
+    )
+
+
+def _overridden(content: bytearray, start: Message, faults: list[Fault]) -> bytearray:
+    """The reply, with another status word if a fault wants one."""
+    word = next((fault.word for fault in faults if fault.action == "override_status"), None)
+    if word is None or start.get("status") != HTTPStatus.OK:
+        return content
+    return bytearray(json.dumps({**json.loads(content), "status": word}).encode())
 
 
 async def _read_body(receive: Receive) -> bytes:

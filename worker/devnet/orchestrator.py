@@ -17,9 +17,10 @@ from typing import Any
 from eth_abi.abi import decode
 from eth_utils.address import to_checksum_address
 
-from worker.devnet import verify
+from worker.devnet import exact_json, verify
 from worker.devnet.api_error import (
     ApiError,
+    SimulationFailedError,
     as_address,
     as_amount,
     as_calls,
@@ -46,6 +47,7 @@ from worker.devnet.errors import DevnetError, RpcError
 from worker.devnet.quotes import (
     SIG_MODE_EMISSARY_EXECUTION_ERC1271,
     TOKENS,
+    Alteration,
     QuoteBook,
     StoredQuote,
     read_request,
@@ -56,6 +58,24 @@ from worker.devnet.verify import ENABLE_MODE, EmissarySignature, InvalidSignatur
 log = logging.getLogger(__name__)
 
 TERMINAL = ("COMPLETED", "FAILED", "EXPIRED")
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOrders:
+    """What a fault wants of one submit.
+
+    Attributes:
+        fate: ``""``, or what becomes of the accepted intent instead of its execution: ``fail`` (FAILED when it would
+            be filled), ``expire`` (EXPIRED at that time), ``stall`` (PENDING for ever).
+        hide_ms: for how long the status endpoint answers 404 for it.
+        fail_simulation: let the simulation fail without a cause.
+        simulation_error: answer a failed simulation with a 400 ``Bundle simulation failed`` instead of a result.
+    """
+
+    fate: str = ""
+    hide_ms: int = 0
+    fail_simulation: bool = False
+    simulation_error: bool = False
 
 
 @dataclass(slots=True)
@@ -101,8 +121,8 @@ class _Intent:
     calls: list[Call]
     authorization: _Authorization
     status: str = "PENDING"
-    fail_on_purpose: bool = False
-    accepted_ms: int = 0
+    fate: str = ""
+    hidden_until: float = 0.0
     fill_s: int = 0
     tx_hash: str = ""
     reason: str = ""
@@ -150,10 +170,7 @@ class DevOrchestrator:
         eth = None if request.get("eth") is None else as_amount(request["eth"], "eth")
         with self._lock:
             self._chain.put_account(address, str(kind), owners, threshold)
-            if usdc is not None:
-                self._chain.set_usdc(address, usdc)
-            if eth is not None:
-                self._chain.set_eth(address, eth)
+            self._set_balances(address, usdc, eth)
             self._accounts[address] = _Account(address, str(kind))
         return {
             "address": to_checksum_address(address),
@@ -164,8 +181,8 @@ class DevOrchestrator:
 
     # --- the API
 
-    def quote(self, body: object, alter: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """``POST /intents/route``. ``alter`` is written into the quote before the server seals it."""
+    def quote(self, body: object, alter: Alteration | None = None) -> dict[str, Any]:
+        """``POST /intents/route``. ``alter`` is done to the quote before the server seals it."""
         request = read_request(body, self._chain.chain_id)
         with self._lock:
             if request.account not in self._accounts:
@@ -174,36 +191,55 @@ class DevOrchestrator:
             account_json = as_object(as_object(body, "body").get("account"), "account")
             return self._quotes.make(request, account_json, alter)
 
-    def submit(self, body: object, *, fail_execution: bool = False) -> dict[str, Any]:
+    def submit(self, text: str, orders: SubmitOrders | None = None) -> dict[str, Any]:
         """``POST /intent-operations``: verify, simulate, accept.
 
+        A failed verification or simulation is a result with status ``FAILED`` (protocol/orchestrator.md 5): nothing
+        was executed, the quote is used up, and the status endpoint says FAILED too. Why is in ``state()``.
+
         Args:
-            body: the request.
-            fail_execution: accept, but let the execution fail later.
+            text: the request body; its numbers are compared as they are written.
+            orders: what a fault wants.
 
         Raises:
-            ApiError: 404, 422 or 400 ``Bundle simulation failed``; nothing was executed and, unless the reply is
-                404, the quote can still be submitted.
+            ApiError: 404 (unknown, expired, or submitted before), 422 (altered), or 400: the request is malformed,
+                or the simulation failed and the orders want it said so. After a 400 the quote can still be
+                submitted.
         """
+        orders = orders or SubmitOrders()
+        try:
+            body = exact_json.loads(text)
+        except ValueError:
+            raise ApiError(400, "entity.parse.failed") from None
         signed = as_object(as_object(body, "body").get("signedIntentOp"), "signedIntentOp")
         with self._lock:
             quote = self._quotes.recognise(signed)
-            intent = self._verify(quote, signed)
-            self._simulate(intent)
+            try:
+                if orders.fail_simulation:
+                    raise simulation_failed("UNCLASSIFIED_REVERT", "told to fail")
+                intent = self._verify(quote, signed)
+                self._simulate(intent)
+            except SimulationFailedError as failed:
+                if orders.simulation_error:
+                    raise
+                self._quotes.consume(quote)
+                self._refuse(quote, failed)
+                return {"result": {"id": quote.nonce, "status": "FAILED"}}
             if as_object(signed.get("options", {}), "signedIntentOp.options").get("dryRun") is True:
                 return {"result": {"id": quote.nonce, "status": "PENDING"}}
             self._quotes.consume(quote)
-            intent.accepted_ms = int(time.time() * 1000)
-            intent.fail_on_purpose = fail_execution
+            intent.fate = orders.fate
+            intent.hidden_until = time.monotonic() + orders.hide_ms / 1000
             self._intents[quote.nonce] = intent
-            self._schedule(intent)
+            if intent.fate != "stall":
+                self._schedule(intent)
         return {"result": {"id": quote.nonce, "status": "PENDING"}}
 
     def status(self, intent_id: str) -> dict[str, Any]:
         """``GET /intent-operation/{id}``; the id is the intentOp's nonce."""
         with self._lock:
             intent = self._intents.get(intent_id)
-            if intent is None:
+            if intent is None or time.monotonic() < intent.hidden_until:
                 raise ApiError(404, "Order bundle not found", {"id": intent_id})
             claim: dict[str, Any] = {"chainId": self._chain.chain_id, "status": _claim_status(intent.status)}
             body: dict[str, Any] = {
@@ -211,7 +247,8 @@ class DevOrchestrator:
                 "claims": [claim],
                 "destinationChainId": self._chain.chain_id,
                 "userAddress": to_checksum_address(intent.account),
-                "devnetNote": "unknown field",
+                # a field that clients do not know
+                "devnetReason": intent.reason,
             }
             if intent.tx_hash and intent.status in ("FILLED", "COMPLETED"):
                 claim |= {"claimTimestamp": intent.fill_s, "claimTransactionHash": intent.tx_hash}
@@ -259,6 +296,16 @@ class DevOrchestrator:
 
     # --- control
 
+    def fund(self, body: object) -> dict[str, Any]:
+        """Set balances to exactly so much: ``{address, usdc?, eth?}``, decimal strings in base units."""
+        request = as_object(body, "body")
+        address = as_address(request.get("address"), "address")
+        usdc = None if request.get("usdc") is None else as_amount(request["usdc"], "usdc")
+        eth = None if request.get("eth") is None else as_amount(request["eth"], "eth")
+        with self._lock:
+            self._set_balances(address, usdc, eth)
+        return {}
+
     def set_delays(self, body: object) -> dict[str, int]:
         """Change some of the delays; returns all of them. They apply to intents accepted from now on."""
         changes = as_object(body, "body")
@@ -278,7 +325,7 @@ class DevOrchestrator:
         with self._lock:
             return {
                 "accounts": [{"address": a.address, "kind": a.kind} for a in self._accounts.values()],
-                "executions": [
+                "intents": [
                     {
                         "id": intent.nonce,
                         "account": intent.account,
@@ -322,9 +369,37 @@ class DevOrchestrator:
             self._wake.notify_all()
         self._thread.join(timeout=5)
 
+    def _set_balances(self, address: str, usdc: int | None, eth: int | None) -> None:
+        if usdc is not None:
+            self._chain.set_usdc(address, usdc)
+        if eth is not None:
+            self._chain.set_eth(address, eth)
+
+    def _refuse(self, quote: StoredQuote, failed: SimulationFailedError) -> None:
+        """Remember an intent that never was, so that its status can be asked for."""
+        account = str(quote.intent_op["sponsor"]).lower()
+        intent = _Intent(quote.nonce, account, quote.expires_s, [], [], _Authorization(None))
+        intent.history.clear()
+        self._intents[quote.nonce] = intent
+        self._move(intent, "FAILED", failed.reason)
+
     # --- verification
 
     def _verify(self, quote: StoredQuote, signed: Mapping[str, Any]) -> _Intent:
+        """Check every signature.
+
+        Raises:
+            SimulationFailedError: one is wrong, or the quote was altered into something that cannot be executed.
+            ApiError: a field is malformed.
+        """
+        try:
+            return self._verified(quote, signed)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise simulation_failed(
+                "UNCLASSIFIED_REVERT", f"the op makes no sense ({type(error).__name__}: {error})"
+            ) from None
+
+    def _verified(self, quote: StoredQuote, signed: Mapping[str, Any]) -> _Intent:
         elements = quote.intent_op["elements"]
         if len(elements) != 1:
             raise simulation_failed("UNCLASSIFIED_REVERT", "the devnet settles exactly one element")
@@ -333,13 +408,18 @@ class DevOrchestrator:
         # another account than asked for: a quote that a fault altered; the signatures decide about it
         if account not in self._accounts:
             raise simulation_failed("ACCOUNT_UNAUTHORIZED", f"no account at {account}")
-        origins = signed.get("originSignatures")
-        if not isinstance(origins, list) or len(origins) != 1:
+        origins = as_list(signed.get("originSignatures"), "signedIntentOp.originSignatures")
+        if len(origins) != 1:
             raise invalid("signedIntentOp.originSignatures", "must hold one signature per element")
+        context = mandate["qualifier"]["settlementContext"]
+        if context["settlementLayer"] != "INTENT_EXECUTOR" or elements[0]["idsAndAmounts"]:
+            raise simulation_failed("ADAPTER_NOT_FOUND", "the devnet has the INTENT_EXECUTOR layer only")
+        # the executor's domain is this chain's, whatever the quote says
+        chain_id = self._chain.chain_id
         digests = (
-            verify.single_chain_ops_digest(account, elements[0], int(quote.nonce)),
+            verify.single_chain_ops_digest(account, elements[0], int(quote.nonce), chain_id),
             verify.single_chain_ops_digest(
-                account, elements[0], int(quote.intent_op["targetExecutionNonce"])
+                account, elements[0], int(quote.intent_op["targetExecutionNonce"]), chain_id
             ),
         )
         try:
@@ -481,8 +561,8 @@ class DevOrchestrator:
         except OperationDeniedError as denied:
             self._move(intent, "FAILED", denied.reason)
             return
-        if intent.fail_on_purpose:
-            self._move(intent, "FAILED", "told to fail")
+        if intent.fate:
+            self._move(intent, "EXPIRED" if intent.fate == "expire" else "FAILED", f"told to {intent.fate}")
             return
         try:
             receipt = self._chain.send(INTENT_EXECUTOR, self._calldata(intent))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import hmac
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,16 @@ from worker.devnet.api_error import (
     as_address,
     as_amount,
     as_calls,
+    as_hex,
     as_list,
     as_number,
     as_object,
     invalid,
 )
-from worker.devnet.chain import USDC, WETH, ZERO_ADDRESS, Call, Chain, selector
+from worker.devnet.chain import EMISSARY, USDC, WETH, ZERO_ADDRESS, Call, Chain, selector
+from worker.devnet.exact_json import Number, dumps
+from worker.devnet.lies import LIES
+from worker.devnet.verify import ENABLE_MODE, InvalidSignatureError, unpack_emissary
 
 # The docs' default fill deadline.
 QUOTE_LIFE_S = 120
@@ -44,6 +48,16 @@ SIGNATURE_FIELDS = (
     "options",
 )
 TOKENS = {ZERO_ADDRESS: ("ETH", 18), USDC: ("USDC", 6), WETH: ("WETH", 18)}
+# JavaScript prints these as they stand here; a client that reads them as binary floats and writes them as another
+# language does breaks the seal.
+AWKWARD_NUMBERS = {
+    "ETH": Number("3000.25"),
+    "USDC": Number("1"),
+    "SHIB": Number("0.000001"),
+    "PEPE": Number("1e-7"),
+    "supply": Number("12345678901234567000"),
+    "cap": Number("1e+21"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,6 @@ class StoredQuote:
     """What the server remembers of a quote until it is submitted or expires."""
 
     nonce: str
-    account: str
     expires_s: int
     signature_mode: int
     intent_op: dict[str, Any] = field(repr=False)
@@ -118,6 +131,7 @@ def read_request(body: object, chain_id: int) -> RouteRequest:
     mode = as_number(options.get("signatureMode", SIG_MODE_ERC1271), "options.signatureMode")
     if mode not in (SIG_MODE_ERC1271, SIG_MODE_EMISSARY_EXECUTION_ERC1271):
         raise invalid("options.signatureMode", "must be 1 or 5 on the devnet")
+    _check_mocks(account, chain_id, mode)
     layers = options.get("settlementLayers")
     if layers is not None and not {"INTENT_EXECUTOR", "SAME_CHAIN"}.intersection(
         as_list(layers, "options.settlementLayers")
@@ -130,6 +144,33 @@ def read_request(body: object, chain_id: int) -> RouteRequest:
         if not now + CUSTOM_DEADLINE_MIN_S <= deadline <= now + CUSTOM_DEADLINE_MAX_S:
             raise invalid("options.customDeadline", "must be between 120 and 86400 seconds from now")
     return RouteRequest(address, recipient, tokens, tuple(calls), tuple(pre_claim), mode, deadline)
+
+
+def _check_mocks(account: Mapping[str, Any], chain_id: int, mode: int) -> None:
+    """Mock signatures are hex by decimal chain id; a session's must be there and have the real one's shape.
+
+    The service simulates the verification with them (openapi: "required for smart-session flows"). Shape:
+    protocol/signing.md 8.
+    """
+    path = "account.mockSignatures"
+    mocks = {
+        key: as_hex(value, f"{path}.{key}")
+        for key, value in as_object(account.get("mockSignatures", {}), path).items()
+    }
+    if mode != SIG_MODE_EMISSARY_EXECUTION_ERC1271:
+        return
+    path = f"{path}.{chain_id}"
+    mock = mocks.get(str(chain_id), mocks.get("0"))
+    if mock is None:
+        raise invalid(path, "is required with signatureMode 5")
+    if not mock.startswith(bytes.fromhex(EMISSARY[2:])):
+        raise invalid(path, "does not begin with the emissary's address")
+    try:
+        form = unpack_emissary(mock[20:])
+    except InvalidSignatureError as error:
+        raise invalid(path, str(error)) from None
+    if form.mode != ENABLE_MODE or not form.signatures or any(form.signatures) or len(form.signatures) % 65:
+        raise invalid(path, "is not an ENABLE form with zeros for signatures")
 
 
 def _source_chains(request: Mapping[str, Any]) -> list[int]:
@@ -155,6 +196,33 @@ def _tokens(request: Mapping[str, Any], chain_id: int) -> tuple[tuple[str, int |
     return tuple(tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """How a quote is made to lie.
+
+    Attributes:
+        lies: names of ``worker.devnet.lies``, told in this order.
+        values: JSON pointer -> value, written last.
+    """
+
+    lies: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def apply(self, answer: dict[str, Any]) -> None:
+        """Change the answer in place.
+
+        Raises:
+            ApiError: a pointer leads nowhere.
+        """
+        for name in self.lies:
+            try:
+                LIES[name](answer)
+            except IndexError:
+                raise invalid("lies", f"{name} needs an op to change") from None
+        for pointer, value in self.values.items():
+            set_pointer(answer, pointer, value)
+
+
 class QuoteBook:
     """Makes quotes and recognises them again. Not thread-safe: the orchestrator locks.
 
@@ -173,16 +241,16 @@ class QuoteBook:
         self,
         request: RouteRequest,
         account_json: Mapping[str, Any],
-        alter: Mapping[str, Any] | None = None,
+        alter: Alteration | None = None,
     ) -> dict[str, Any]:
-        """A quote: same chain, INTENT_EXECUTOR, NO_FUNDING, no gas refund.
+        """A quote: same chain, INTENT_EXECUTOR, NO_FUNDING, no gas refund (and none is ever collected).
 
         Tokens for another recipient become transfers behind the caller's calls, as a solver would add them.
 
         Args:
             request: what was asked.
             account_json: the request's ``account`` object, echoed in the metadata.
-            alter: JSON pointer -> value, written into the answer *before* it is sealed: a lying server.
+            alter: what a lying server writes into the answer *before* it is sealed.
 
         Raises:
             ApiError: ``Insufficient balance``.
@@ -206,19 +274,22 @@ class QuoteBook:
         if request.custom_deadline_s is not None and not request.tokens:
             expires = request.custom_deadline_s
         answer = self._answer(request, account_json, received, extra, expires)
-        for pointer, value in (alter or {}).items():
-            set_pointer(answer, pointer, value)
+        if alter is not None:
+            alter.apply(answer)
         intent_op = answer["intentOp"]
         intent_op["serverSignature"] = self._seal(intent_op)
         nonce = str(intent_op.get("nonce"))
         self._drop_expired(now)
-        self._open[nonce] = StoredQuote(
-            nonce, request.account, expires, request.signature_mode, copy.deepcopy(intent_op)
-        )
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # altered into nonsense
+            expires = int(intent_op["expires"])
+        self._open[nonce] = StoredQuote(nonce, expires, request.signature_mode, copy.deepcopy(intent_op))
         return answer
 
     def recognise(self, signed_intent_op: Mapping[str, Any]) -> StoredQuote:
         """The quote that a submitted op belongs to; it stays open until ``consume``.
+
+        Args:
+            signed_intent_op: as ``exact_json.loads`` parses it.
 
         Raises:
             ApiError: 422 ``Invalid bundle signature`` when anything but the signatures changed; 404 when the quote
@@ -250,9 +321,10 @@ class QuoteBook:
             del self._open[nonce]
 
     def _seal(self, intent_op: Mapping[str, Any]) -> str:
-        """HMAC-SHA256 over the whole op but the seal, canonical JSON."""
+        """HMAC-SHA256 over the whole op but the seal: order of keys and text of numbers included."""
         sealed = {key: value for key, value in intent_op.items() if key != "serverSignature"}
-        return hmac.new(self._key, canonical(sealed), hashlib.sha256).hexdigest()
+        text = dumps(sealed).encode(errors="surrogatepass")
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()
 
     def _answer(
         self,
@@ -302,7 +374,7 @@ class QuoteBook:
             "signedMetadata": {
                 "fees": {},
                 "quotes": {},
-                "tokenPrices": {"ETH": 3000.25, "USDC": 1},
+                "tokenPrices": dict(AWKWARD_NUMBERS),
                 "opGasParams": {"estimatedCalldataSize": 0},
                 "gasPrices": {chain: "5000000"},
                 "account": {
@@ -335,21 +407,6 @@ class QuoteBook:
             },
             "devnetNote": "unknown field",
         }
-
-
-def canonical(value: object) -> bytes:
-    """Canonical JSON text: sorted keys, no spaces, integral floats as integers (JavaScript has one number type)."""
-
-    def normal(item: object) -> object:
-        if isinstance(item, dict):
-            return {str(key): normal(inner) for key, inner in item.items()}
-        if isinstance(item, list):
-            return [normal(inner) for inner in item]
-        return int(item) if isinstance(item, float) and item.is_integer() else item
-
-    return json.dumps(normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
-        errors="surrogatepass"
-    )
 
 
 def set_pointer(document: dict[str, Any], pointer: str, value: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import os
+import selectors
 import signal
 import socket
 import sys
@@ -20,11 +22,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from worker.devnet import exact_json
 from worker.devnet.anvil import Anvil
 from worker.devnet.api_error import ApiError
 from worker.devnet.chain import Chain
 from worker.devnet.errors import DevnetError
-from worker.devnet.faults import Control, FaultMiddleware
+from worker.devnet.faults import ALTERATION, ORDERS, Control, FaultMiddleware
 from worker.devnet.orchestrator import Delays, DevOrchestrator
 from worker.devnet.rpc import JsonRpc
 
@@ -33,15 +36,22 @@ log = logging.getLogger(__name__)
 ALPS = "2026-01.alps"
 # Requests in flight when the devnet ends get this long; nothing here takes longer but a delay on order.
 GRACE_S = 1
+# How soon a devnet notices that its parent was killed, when nothing closed its stdin.
+PARENT_CHECK_S = 0.5
 
 
 def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> FaultMiddleware:
     """The ASGI app."""
 
     def answer(
-        work: Callable[[Request, Any], Any], *, status: int = 200, key: bool = True, api: bool = True
+        work: Callable[[Request, Any], Any],
+        *,
+        status: int = 200,
+        key: bool = True,
+        api: bool = True,
+        text: bool = False,
     ) -> Callable[[Request], Any]:
-        """An endpoint: checks headers, parses the body, runs ``work`` in a thread, renders errors."""
+        """An endpoint: checks headers, parses the body (or not: ``text``), runs ``work`` in a thread, renders errors."""
 
         async def endpoint(request: Request) -> Response:
             trace = uuid.uuid4().hex
@@ -49,7 +59,7 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
             try:
                 if api:
                     _check_headers(request, api_key if key else None)
-                body = await _body(request)
+                body = await _text(request) if text else await _body(request)
                 result = await run_in_threadpool(work, request, body)
             except ApiError as error:
                 return JSONResponse(error.body(trace), error.status, headers=headers)
@@ -59,7 +69,12 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
                 log.exception("%s %s", request.method, request.url.path)
                 failed = ApiError(500, "Internal Server Error")
                 return JSONResponse(failed.body(trace), 500, headers=headers)
-            return JSONResponse(result, status, headers=headers)
+            return Response(
+                exact_json.dumps(result).encode(errors="surrogatepass"),
+                status,
+                headers=headers,
+                media_type="application/json",
+            )
 
         return endpoint
 
@@ -79,17 +94,12 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
     routes = [
         Route(
             "/intents/route",
-            answer(lambda r, b: orchestrator.quote(b, r.scope.get("devnet.alter"))),
+            answer(lambda r, b: orchestrator.quote(b, r.scope.get(ALTERATION))),
             methods=["POST"],
         ),
         Route(
             "/intent-operations",
-            answer(
-                lambda r, b: orchestrator.submit(
-                    b, fail_execution=r.scope.get("devnet.fail_execution", False)
-                ),
-                status=201,
-            ),
+            answer(lambda r, b: orchestrator.submit(b, r.scope.get(ORDERS)), status=201, text=True),
             methods=["POST"],
         ),
         Route("/intent-operation/{id}", answer(lambda r, _: orchestrator.status(r.path_params["id"]))),
@@ -103,6 +113,7 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
             answer(lambda _, b: orchestrator.register_account(b), status=201, api=False),
             methods=["POST"],
         ),
+        Route("/devnet/fund", answer(lambda _, b: orchestrator.fund(b), api=False), methods=["POST"]),
         Route(
             "/devnet/faults",
             answer(lambda _, b: {"added": control.add(b)}, status=201, api=False),
@@ -140,7 +151,7 @@ def serve(
         fork_url: fork this chain.
         api_key: what clients must send as ``x-api-key``.
         delays: the first delays.
-        on_ready: called once with ``rpc_url``, ``orchestrator_url``, ``pid`` and ``anvil_pid``.
+        on_ready: called once with ``rpc_url``, ``orchestrator_url``, ``anvil_pid`` and ``first_block``.
         stop_on_stdin_eof: end when the other side of stdin goes away, which happens however the parent ends.
 
     Raises:
@@ -168,12 +179,13 @@ def serve(
         )
         server = uvicorn.Server(config)
         if stop_on_stdin_eof:
-            threading.Thread(target=_watch_stdin, args=(server,), daemon=True).start()
+            threading.Thread(target=_watch_parent, args=(server,), daemon=True).start()
         on_ready(
             {
                 "rpc_url": anvil.rpc_url,
                 "orchestrator_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
                 "anvil_pid": anvil.pid,
+                "first_block": chain.first_block,
             }
         )
         try:
@@ -200,9 +212,15 @@ def _exit(_number: int, _frame: object) -> None:
     raise SystemExit(0)
 
 
-def _watch_stdin(server: uvicorn.Server) -> None:
-    while sys.stdin.buffer.read(4096):
-        pass
+def _watch_parent(server: uvicorn.Server) -> None:
+    """End the server when stdin ends, or when the parent is gone and a child of its keeps stdin open."""
+    parent = os.getppid()
+    descriptor = sys.stdin.fileno()
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while os.getppid() == parent:
+            if selector.select(PARENT_CHECK_S) and not os.read(descriptor, 4096):
+                break
     server.should_exit = True
 
 
@@ -219,12 +237,19 @@ def _check_headers(request: Request, api_key: str | None) -> None:
         raise ApiError(401, "Invalid API key")
 
 
+async def _text(request: Request) -> str:
+    try:
+        return (await request.body()).decode()
+    except UnicodeDecodeError:
+        raise ApiError(400, "entity.parse.failed") from None
+
+
 async def _body(request: Request) -> Any:
-    raw = await request.body()
-    if request.method in ("GET", "DELETE") or not raw:
+    text = await _text(request)
+    if request.method in ("GET", "DELETE") or not text:
         return None
     try:
-        return json.loads(raw)
+        return json.loads(text)
     except ValueError:
         raise ApiError(400, "entity.parse.failed") from None
 

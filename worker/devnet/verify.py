@@ -128,8 +128,13 @@ def is_session_form(signature: bytes, kind: str) -> bool:
     return signature[at : at + 20] == bytes.fromhex(EMISSARY[2:])
 
 
-def single_chain_ops_digest(account: str, element: Mapping[str, Any], nonce: int) -> bytes:
-    """EIP-712 digest of ``SingleChainOps`` for one element (protocol/signing.md 3)."""
+def single_chain_ops_digest(
+    account: str, element: Mapping[str, Any], nonce: int, chain_id: int | None = None
+) -> bytes:
+    """EIP-712 digest of ``SingleChainOps`` for one element (protocol/signing.md 3).
+
+    ``chain_id`` is that of the executor which verifies; by default the mandate's.
+    """
     mandate = element["mandate"]
     refund: Mapping[str, Any] = mandate["qualifier"]["settlementContext"].get("gasRefund") or {
         "token": ZERO_ADDRESS,
@@ -141,7 +146,7 @@ def single_chain_ops_digest(account: str, element: Mapping[str, Any], nonce: int
         {
             "name": "IntentExecutor",
             "version": "v0.0.1",
-            "chainId": int(mandate["destinationChainId"]),
+            "chainId": int(mandate["destinationChainId"]) if chain_id is None else chain_id,
             "verifyingContract": INTENT_EXECUTOR,
         },
         {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from tests.support.devnet_user import (
     transfer_data,
     usdc_session,
 )
+from worker.devnet import exact_json
 from worker.devnet.chain import EMISSARY, USDC, set_config_call
 from worker.devnet.devnet import Devnet
 from worker.devnet.session_table import TIME_FRAME, USAGE_LIMIT
@@ -41,23 +44,28 @@ def enabled(user: User) -> User:
 
 
 def refused(answer: Any, words: str, user: User) -> None:
-    """The reply is a failed simulation with these words, and no token moved."""
-    assert answer.status_code == 400, answer.text
-    error = answer.json()["errors"][0]
-    assert error["message"] == "Bundle simulation failed"
-    assert words in error["context"]["error"]["simulations"][0]["reason"]
+    """The reply says that the simulation failed, the devnet says why, and no token moved."""
+    assert answer.status_code == 201, answer.text
+    result = answer.json()["result"]
+    assert result["status"] == "FAILED"
+    assert words in user.why(result["id"])
+    assert user.status(result["id"]).json()["status"] == "FAILED"
     assert user.devnet.usdc_balance(RECIPIENT) == 0
+
+
+def accepted(answer: Any) -> str:
+    """The reply is an accepted intent; returns its id."""
+    assert answer.status_code == 201, answer.text
+    result = answer.json()["result"]
+    assert result["status"] == "PENDING"
+    return str(result["id"])
 
 
 class TestGoodIntents:
     """USE, ENABLE and owner-signed intents verify, execute and move balances."""
 
     def test_an_enabled_session_transfers(self, enabled: User) -> None:
-        answer = enabled.transfer(TEN)
-        assert answer.status_code == 201
-        result = answer.json()["result"]
-        assert result["status"] == "PENDING"
-        final = enabled.wait(result["id"])
+        final = enabled.wait(accepted(enabled.transfer(TEN)))
         assert final["status"] == "COMPLETED"
         receipt = enabled.devnet.rpc.call("eth_getTransactionReceipt", final["fillTransactionHash"])
         assert receipt["status"] == "0x1"
@@ -68,14 +76,13 @@ class TestGoodIntents:
     def test_the_first_intent_enables_the_session(self, user: User) -> None:
         assert not user.enabled()
         op = user.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))], pre_claim=True)
-        answer = user.submit(user.sign(op, enable=user.enable_tuple()))
-        assert answer.status_code == 201, answer.text
+        accepted(user.submit(user.sign(op, enable=user.enable_tuple())))
         assert user.wait(op["nonce"])["status"] == "COMPLETED"
         assert user.enabled()
         assert user.nonce() == 1
         assert user.devnet.usdc_balance(RECIPIENT) == TEN
-        second = user.transfer(TEN)
-        assert second.status_code == 201, second.text
+        user.wait(accepted(user.transfer(TEN)))
+        assert [execution.enabled for execution in user.devnet.executions()] == [True, False]
 
     def test_an_owner_enables_by_transaction(self, user: User) -> None:
         user.enable_by_owner()
@@ -84,7 +91,7 @@ class TestGoodIntents:
     def test_the_statuses_come_in_order(self, enabled: User) -> None:
         op_id = enabled.transfer(TEN).json()["result"]["id"]
         enabled.wait(op_id)
-        [execution] = [e for e in enabled.devnet.state()["executions"] if e["id"] == op_id]
+        [execution] = [e for e in enabled.devnet.state()["intents"] if e["id"] == op_id]
         assert execution["history"] == ["PENDING", "PRECONFIRMED", "FILLED", "COMPLETED"]
 
     def test_a_batch_is_atomic(self, enabled: User) -> None:
@@ -101,7 +108,7 @@ class TestGoodIntents:
         user = User(devnet, usdc_session(key_of("session key"), HUNDRED, (TIME_FRAME, window)))
         user.register()
         user.enable_by_owner()
-        assert user.transfer(TEN).status_code == 201
+        accepted(user.transfer(TEN))
 
     @pytest.mark.parametrize("kind", ["safe", "startale"])
     def test_other_account_kinds_sign_with_their_validator(self, devnet: Devnet, kind: str) -> None:
@@ -111,9 +118,10 @@ class TestGoodIntents:
         signed = user.owner_sign(op)
         refused(user.submit(signed), "owners did not sign", user)
         validator = "000000000013fdb5234e4e3162a810f54d9f7e98"
-        named = "0x" + validator + signed["destinationSignature"][42:]
-        answer = user.submit({**signed, "originSignatures": [named], "destinationSignature": named})
-        assert answer.status_code == 201, answer.text
+        second = user.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))], mode=1)
+        signature = user.owner_sign(second)["destinationSignature"]
+        named = "0x" + validator + signature[42:]
+        accepted(user.submit({**second, "originSignatures": [named], "destinationSignature": named}))
 
 
 class TestTamperedSignatures:
@@ -196,11 +204,10 @@ class TestTamperedEnable:
     def test_the_same_approval_works_once(self, user: User) -> None:
         approval = user.enable_tuple()
         first = self.submit(user, approval)
-        assert first.status_code == 201
-        user.wait(first.json()["result"]["id"])
-        second = self.submit(user, approval)
-        assert second.status_code == 400
-        assert "HashMismatch" in second.text
+        user.wait(accepted(first))
+        second = self.submit(user, approval).json()["result"]
+        assert second["status"] == "FAILED"
+        assert user.why(second["id"]) == "HashMismatch"
 
 
 class TestPolicies:
@@ -208,12 +215,10 @@ class TestPolicies:
 
     def test_the_limit_is_reached_exactly_and_never_passed(self, enabled: User) -> None:
         for _ in range(10):
-            answer = enabled.transfer(TEN)
-            assert answer.status_code == 201, answer.text
-            enabled.wait(answer.json()["result"]["id"])
-        eleventh = enabled.transfer(1)
-        assert eleventh.status_code == 400
-        assert "spending-limits" in eleventh.text
+            enabled.wait(accepted(enabled.transfer(TEN)))
+        eleventh = enabled.transfer(1).json()["result"]
+        assert eleventh["status"] == "FAILED"
+        assert "spending-limits" in enabled.why(eleventh["id"])
         assert enabled.devnet.usdc_balance(RECIPIENT) == HUNDRED
 
     def test_two_accepted_intents_over_the_limit_execute_once(self, enabled: User) -> None:
@@ -269,19 +274,43 @@ class TestSealAndReplay:
         del op["elements"][0]["mandate"]["qualifier"]["settlementContext"]["devnetNote"]
         assert enabled.submit(enabled.sign(op)).status_code == 422
 
-    def test_reordered_keys_do_not(self, enabled: User) -> None:
+    def test_reordered_keys_break_the_seal(self, enabled: User) -> None:
         op = enabled.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))])
-        signed = dict(reversed(list(enabled.sign(op).items())))
-        assert enabled.submit(signed).status_code == 201
+        assert enabled.submit(enabled.sign(dict(reversed(list(op.items()))))).status_code == 422
+
+    def test_rewritten_numbers_break_the_seal(self, enabled: User) -> None:
+        op = enabled.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))])
+        # what a client does that reads JSON numbers as floats: 1e-7 becomes 1e-07
+        text = json.dumps({"signedIntentOp": enabled.sign(json.loads(exact_json.dumps(op)))})
+        assert enabled.submit_text(text).status_code == 422
+        # and white space is nobody's business
+        loose = exact_json.dumps({"signedIntentOp": enabled.sign(op)}).replace(",", " , ")
+        accepted(enabled.submit_text(loose))
 
     def test_a_quote_is_submitted_once(self, enabled: User) -> None:
         signed = enabled.sign(enabled.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))]))
-        assert enabled.submit(signed).status_code == 201
+        accepted(enabled.submit(signed))
         enabled.wait(signed["nonce"])
         again = enabled.submit(signed)
         assert again.status_code == 404
         assert again.json()["errors"][0]["message"] == "Order bundle not found"
         assert enabled.devnet.usdc_balance(RECIPIENT) == TEN
+
+    def test_a_quote_that_is_submitted_at_the_same_time_executes_once(self, enabled: User) -> None:
+        signed = enabled.sign(enabled.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))]))
+        with ThreadPoolExecutor(4) as pool:
+            codes = sorted(answer.status_code for answer in pool.map(enabled.submit, [signed] * 4))
+        assert codes == [201, 404, 404, 404]
+        enabled.wait(signed["nonce"])
+        assert enabled.devnet.executed(USDC, transfer_data(RECIPIENT, TEN)) == 1
+        [execution] = [e for e in enabled.devnet.executions() if e.intent_id == signed["nonce"]]
+        assert execution.account == enabled.account
+        assert execution.calls == ((USDC, 0, transfer_data(RECIPIENT, TEN)),)
+
+    def test_a_refused_intent_uses_its_quote_up(self, enabled: User) -> None:
+        op = enabled.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))])
+        refused(enabled.submit(enabled.sign(op, key=key_of("stranger"))), "preClaimSig", enabled)
+        assert enabled.submit(enabled.sign(op)).status_code == 404
 
     def test_a_quote_expires(self, enabled: User) -> None:
         enabled.devnet.set_delays(quote_life_s=0)
