@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,12 @@ def dev_vault(folder: Path) -> Generator[VaultServer]:
 
 @dataclass(slots=True)
 class SealableVault:
-    """A Vault in server mode, initialised with one unseal key, that tests seal and unseal."""
+    """A Vault in server mode, initialised with one unseal key, that tests seal, stop and start again."""
 
+    folder: Path
     server: VaultServer
     unseal_key: str = field(repr=False)
+    _running: ExitStack
 
     def seal(self) -> None:
         self.server.admin().sys.seal()
@@ -133,21 +135,34 @@ class SealableVault:
             time.sleep(0.1)
         pytest.fail("vault did not become active after the unseal")
 
+    def stop(self) -> None:
+        """End the process; its data stays."""
+        self._running.close()
+
+    def start(self) -> None:
+        """Start it again on the same port, sealed."""
+        self._running.enter_context(running_server(self.folder, self.server.addr))
+
+
+def running_server(folder: Path, addr: str) -> AbstractContextManager[int]:
+    """A Vault in server mode with file storage in ``folder``, as it is: not initialised, or sealed."""
+    config = folder / "vault.hcl"
+    config.write_text(
+        f'storage "file" {{ path = "{folder / "data"}" }}\n'
+        f'listener "tcp" {{\n  address = "{addr.removeprefix("http://")}"\n  tls_disable = true\n}}\n'
+        f'disable_mlock = true\napi_addr = "{addr}"\n'
+    )
+    return run_vault(["server", f"-config={config}"], {"HOME": str(folder)}, folder / "vault.log", addr)
+
 
 @contextmanager
 def server_vault(folder: Path) -> Generator[SealableVault]:
     """A Vault in server mode with file storage, initialised and unsealed."""
-    port = free_port()
-    addr = f"http://127.0.0.1:{port}"
-    config = folder / "vault.hcl"
-    config.write_text(
-        f'storage "file" {{ path = "{folder / "data"}" }}\n'
-        f'listener "tcp" {{\n  address = "127.0.0.1:{port}"\n  tls_disable = true\n}}\n'
-        f'disable_mlock = true\napi_addr = "{addr}"\n'
-    )
-    with run_vault(["server", f"-config={config}"], {"HOME": str(folder)}, folder / "vault.log", addr):
+    addr = f"http://127.0.0.1:{free_port()}"
+    with ExitStack() as running:
+        running.enter_context(running_server(folder, addr))
         made: Any = hvac.Client(url=addr, token="").sys.initialize(secret_shares=1, secret_threshold=1)
-        vault = SealableVault(VaultServer(addr, made["root_token"]), made["keys"][0])
+        vault = SealableVault(folder, VaultServer(addr, made["root_token"]), made["keys"][0], running)
         vault.unseal()
         vault.server.admin().sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
         _wait_for_kv(vault.server)
