@@ -36,18 +36,18 @@ def owner_enable_signature(
     Raises:
         SigningInputError: an argument does not fit, or the account needs another kind of signature.
     """
-    prefix, signed, personal = _layout(kind, account, digest, validator, default_validator)
-    if not keys:
-        raise SigningInputError("must have at least one owner key", field="keys")
-    signatures = b""
     try:
+        prefix, signed, personal = _layout(kind, account, digest, validator, default_validator)
+        packed = b""
         for key in keys:
-            signatures += psig(key, signed) if personal else sign_digest(key, signed)
+            packed += psig(key, signed) if personal else sign_digest(key, signed)
     except SigningInputError:
         key = b""
-        del keys  # no traceback keeps them
+        del keys  # so that no traceback keeps them
         raise
-    return prefix + signatures
+    if not packed:
+        raise SigningInputError("must have at least one owner key", field="keys")
+    return prefix + packed
 
 
 def verify_owner_enable_signature(
