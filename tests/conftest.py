@@ -5,6 +5,7 @@ from __future__ import annotations
 pytest_plugins = [
     "tests.support.anvil",
     "tests.support.redis",
+    "tests.support.sdk",
     "tests.support.vault",
     "tests.support.vectors",
 ]

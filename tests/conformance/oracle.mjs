@@ -100,6 +100,20 @@ const methods = {
   // What the installed package says it is.
   version: async () => ({ sdk: require(join(root, '../../package.json')).version }),
 
+  // The registry: every chain with its wrapped native token (absent: it has none) and its tokens.
+  chains: async () =>
+    registry.getSupportedChainIds().map((id) => {
+      const chain = registry.getChainById(id)
+      let wrapped
+      try {
+        wrapped = registry.getWrappedTokenAddress(chain)
+      } catch {
+        wrapped = undefined
+      }
+      const tokens = registry.getSupportedTokens(id).map(({ symbol, address, decimals }) => ({ symbol, address, decimals }))
+      return { id, wrapped, testnet: registry.isTestnet(id), tokens }
+    }),
+
   // Encoding of one session.
   session: async ({ session }) => {
     const made = toSession(session)

@@ -1,0 +1,362 @@
+"""Seeded random sessions, accounts and intents, spelled once for the SDK and once for ours.
+
+A draw is fully named by ``(seed, label, number)``, so a failing one can be had again alone. Edge values are drawn
+often: zeros, ones, the largest value of a field and the widths where encodings change.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from eth_hash.auto import keccak
+from eth_utils.address import to_checksum_address
+
+from worker.keys.port import KeyInfo, SecretKey
+from worker.policies.fields import MAX_SAFE_INTEGER
+from worker.policies.rules import CONDITIONS
+from worker.sessions.chains import known_chains
+from worker.signing.session_signature import ACCOUNT_KINDS
+from worker.signing.sign import address_of
+from worker.signing.structs import AccountKind
+
+DRAWS = int(os.environ.get("CONFORMANCE_DRAWS", "25"))
+SEED = os.environ.get("CONFORMANCE_SEED", "session-executor")
+
+MAX_UINT64 = 2**64 - 1
+MAX_UINT128 = 2**128 - 1
+MAX_UINT256 = 2**256 - 1
+FALLBACK_TARGET = "0x" + "00" * 19 + "01"
+
+_PRECLAIM_TARGET = "0x" + "00" * 18 + "0420"
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """ECDSA owners: their keys in configured order."""
+
+    keys: tuple[bytes, ...]
+    threshold: int | None
+    module: str | None = None
+
+    def for_sdk(self) -> dict[str, Any]:
+        """What the oracle wants; it signs, so it gets the keys."""
+        return {"keys": ["0x" + key.hex() for key in self.keys], **self._options()}
+
+    def for_us(self) -> dict[str, Any]:
+        """What a session file holds."""
+        return {"type": "ecdsa", "accounts": [address_of(key) for key in self.keys], **self._options()}
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if self.threshold is not None:
+            options["threshold"] = self.threshold
+        if self.module is not None:
+            options["module"] = self.module
+        return options
+
+
+@dataclass(frozen=True)
+class DrawnSession:
+    """A session; ``scope`` is everything but chain and owners, as JSON."""
+
+    chain: int
+    owners: KeySet
+    scope: dict[str, Any]
+
+    def for_sdk(self) -> dict[str, Any]:
+        """The oracle's spelling."""
+        return {"chain": self.chain, "owners": self.owners.for_sdk(), **self.scope}
+
+    def for_us(self) -> dict[str, Any]:
+        """The session file's spelling."""
+        return {"chain": self.chain, "owners": self.owners.for_us(), **self.scope}
+
+
+class HeldKeys:
+    """A key store over keys that the test made up: the SDK must hold the same ones, so they cannot come from a vault."""
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self._keys = {address_of(key): key for key in keys}
+
+    @contextmanager
+    def _borrow(self, address: str) -> Generator[SecretKey]:
+        key = SecretKey(self._keys[address], address)
+        try:
+            yield key
+        finally:
+            key.wipe()
+
+    def get(self, address: str) -> Any:
+        """The key, wiped afterwards."""
+        return self._borrow(address)
+
+    def create(self, *, label: str = "") -> KeyInfo:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def list(self) -> Iterator[KeyInfo]:
+        """The addresses."""
+        return (KeyInfo(address, 0) for address in self._keys)
+
+    def check(self) -> str:
+        """Always there."""
+        return "in memory"
+
+
+class Draw:
+    """One draw: a source of random values that depends on its name only."""
+
+    def __init__(self, label: str, number: int) -> None:
+        self.name = f"draw {number} of {label}, seed {SEED}"
+        self._random = random.Random(f"{SEED}/{label}/{number}")
+
+    def maybe(self, chance: float = 0.5) -> bool:
+        """True with the given chance."""
+        return self._random.random() < chance
+
+    def among(self, *values: Any) -> Any:
+        """One of them."""
+        return self._random.choice(values)
+
+    def count(self, low: int, high: int) -> int:
+        """From ``low`` to ``high``, both included."""
+        return self._random.randint(low, high)
+
+    def some(self, low: int, high: int, make: Callable[[], Any]) -> list[Any]:
+        """A list of ``low`` to ``high`` values."""
+        return [make() for _ in range(self.count(low, high))]
+
+    def uint(self, largest: int, *, smallest: int = 0) -> str:
+        """A decimal string, often near an edge."""
+        bits = self.count(1, largest.bit_length())
+        value = self.among(
+            smallest, smallest + 1, largest, largest - 1, 1 << (bits - 1), self._random.getrandbits(bits)
+        )
+        return str(min(max(value, smallest), largest))
+
+    def blob(self, size: int) -> str:
+        """0x hex of ``size`` bytes; zero bytes are frequent, as in calldata, so that compression has work."""
+        value = bytes(self.among(0, 0, self._random.getrandbits(8)) for _ in range(size))
+        return "0x" + value.hex()
+
+    def address(self) -> str:
+        """Lower-case, or with its checksum."""
+        raw = "0x" + self._random.randbytes(20).hex()
+        return self.among(raw, to_checksum_address(raw))
+
+    def keys(self, most: int = 3, *, module: bool = False) -> KeySet:
+        """1 to ``most`` keys in an order that need not be sorted."""
+        labels = self._random.sample(range(1000), self.count(1, most))
+        keys = tuple(keccak(f"conformance key {label}".encode()) for label in labels)
+        threshold = self.count(1, len(keys)) if self.maybe(0.7) else None
+        return KeySet(keys, threshold, self.address() if module and self.maybe(0.2) else None)
+
+    def kind(self) -> AccountKind:
+        """An account kind."""
+        return self.among(*ACCOUNT_KINDS)
+
+    def session(
+        self, *, chain: int | None = None, restricted: bool | None = None, enableable: bool = False
+    ) -> DrawnSession:
+        """A session that the SDK can encode.
+
+        Args:
+            chain: its chain; by default any that the SDK knows.
+            restricted: whether it is confined to its actions; by default either.
+            enableable: leave out what the contracts revert on (limits of 0, empty windows) and what other
+                validators need.
+        """
+        confined = self.maybe() if restricted is None else restricted
+        actions = self._scoped_actions(1 if confined else 0, enableable=enableable)
+        scope: dict[str, Any] = {}
+        if confined:
+            scope["restrictToActions"] = True
+        else:
+            if self.maybe(0.2):
+                scope["restrictToActions"] = False
+            if self.maybe(0.3):
+                actions.insert(self.count(0, len(actions)), self._with_policies({}, enableable=enableable))
+            if actions and self.maybe(0.2):
+                actions.append(actions[0])
+            if self.maybe(0.3):
+                scope["claimPolicies"] = [self.claim_policy()]
+        if actions or self.maybe():
+            scope["actions"] = actions
+        return DrawnSession(
+            self.among(*known_chains()) if chain is None else chain,
+            self.keys(module=not enableable),
+            scope,
+        )
+
+    def _scoped_actions(self, least: int, *, enableable: bool) -> list[dict[str, Any]]:
+        targets = self.some(1, 3, self.address)
+        selectors = ["0xa9059cbb", "0x095ea7b3", *self.some(1, 2, lambda: self.blob(4))]
+        pairs = [(target, selector) for target in targets for selector in selectors]
+        unique = {(target.lower(), selector): target for target, selector in pairs}
+        chosen = self._random.sample(list(unique.items()), self.count(least, min(4, len(unique))))
+        return [
+            self._with_policies({"target": target, "selector": selector}, enableable=enableable)
+            for (_, selector), target in chosen
+        ]
+
+    def _with_policies(self, action: dict[str, Any], *, enableable: bool) -> dict[str, Any]:
+        if self.maybe(0.15):
+            return action
+        return {**action, "policies": self.some(0, 3, lambda: self.policy(enableable=enableable))}
+
+    def policy(self, kind: str | None = None, *, enableable: bool = False) -> dict[str, Any]:
+        """One action policy."""
+        least = 1 if enableable else 0
+        made = kind or self.among(
+            "sudo",
+            "spending-limits",
+            "spending-limits",
+            "time-frame",
+            "time-frame",
+            "usage-limit",
+            "value-limit",
+            "universal-action",
+            "arg-policy",
+            "intent-execution",
+        )
+        if made == "spending-limits":
+            limits = self.some(
+                least, 3, lambda: {"token": self.address(), "amount": self.uint(MAX_UINT256, smallest=least)}
+            )
+            return {"type": made, "limits": limits}
+        if made == "time-frame":
+            # the SDK takes numbers here, and floors the milliseconds to seconds
+            until = int(self.uint(MAX_SAFE_INTEGER, smallest=2_000_000_000_000 if enableable else 0))
+            after = int(self.uint(1_999_999_999_999 if enableable else MAX_SAFE_INTEGER))
+            return {"type": made, "validUntil": until, "validAfter": after}
+        if made == "usage-limit":
+            return {"type": made, "limit": self.uint(MAX_UINT128, smallest=least)}
+        if made == "value-limit":
+            return {"type": made, "limit": self.uint(MAX_UINT256, smallest=least)}
+        if made == "universal-action":
+            return {"type": made, **self._value_limit_per_use(), "rules": self.some(1, 16, self.rule)}
+        if made == "arg-policy":
+            return {
+                "type": made,
+                **self._value_limit_per_use(),
+                "expression": self.expression(self.count(0, 5)),
+            }
+        return {"type": made}
+
+    def _value_limit_per_use(self) -> dict[str, Any]:
+        return {"valueLimitPerUse": self.uint(MAX_UINT256)} if self.maybe() else {}
+
+    def rule(self) -> dict[str, Any]:
+        """A rule on one word of the calldata."""
+        rule: dict[str, Any] = {
+            "condition": self.among(*CONDITIONS),
+            "calldataOffset": self.uint(MAX_UINT64),
+            "referenceValue": self.uint(MAX_UINT256) if self.maybe() else self.blob(self.among(1, 4, 20, 32)),
+        }
+        if self.maybe(0.4):
+            rule["usageLimit"] = self.uint(MAX_UINT256)
+        return rule
+
+    def expression(self, depth: int) -> dict[str, Any]:
+        """An expression of at most ``depth`` levels above its rules."""
+        kind = "rule" if depth == 0 else self.among("rule", "not", "and", "or", "and", "or")
+        if kind == "rule":
+            return {"type": kind, "rule": self.rule()}
+        if kind == "not":
+            return {"type": kind, "child": self.expression(depth - 1)}
+        return {"type": kind, "left": self.expression(depth - 1), "right": self.expression(depth - 1)}
+
+    def claim_policy(self) -> dict[str, Any]:
+        """A permit2-claim policy with any of its fields."""
+        fields: dict[str, Callable[[], Any]] = {
+            "arbiters": lambda: self.some(0, 3, self.address),
+            "expiryBounds": self._bounds,
+            "tokensIn": lambda: self.some(0, 3, lambda: self._on_chain("token")),
+            "recipients": lambda: self.some(0, 3, lambda: self._on_chain("recipient")),
+            "fillExpiryBounds": lambda: self.some(0, 3, lambda: {"chainId": self._chain(), **self._bounds()}),
+            "tokensOut": lambda: self.some(0, 3, lambda: self._on_chain("token")),
+            "recipientIsSponsor": self.maybe,
+        }
+        return {"type": "permit2-claim", **{name: make() for name, make in fields.items() if self.maybe()}}
+
+    def _bounds(self) -> dict[str, Any]:
+        return {name: self.uint(MAX_UINT256) for name in ("min", "max") if self.maybe()}
+
+    def _on_chain(self, name: str) -> dict[str, Any]:
+        value = "any" if name == "recipient" and self.maybe(0.3) else self.address()
+        return {"chainId": self._chain(), name: value}
+
+    def _chain(self) -> int:
+        return self.among(*known_chains())
+
+    def calls(self) -> list[dict[str, str]]:
+        """1 to 3 calls of an intent."""
+        return self.some(
+            1,
+            3,
+            lambda: {
+                "to": to_checksum_address(self.address()),
+                "value": self.uint(MAX_UINT256),
+                "data": self.blob(self.among(0, 3, 4, 36, 68, 200)),
+            },
+        )
+
+    def intent_op(self, account: str, chain: int, *, layer: str, funding: str) -> dict[str, Any]:
+        """An ``intentOp`` for the account with one element, funded as ``funding`` says."""
+        permit2 = funding == "PERMIT2"
+        return {
+            "sponsor": account,
+            "nonce": self.uint(MAX_UINT256),
+            "targetExecutionNonce": self.uint(MAX_UINT256),
+            "expires": self.uint(MAX_UINT64),
+            "elements": [
+                {
+                    "arbiter": self.address(),
+                    "chainId": str(chain),
+                    "idsAndAmounts": self.some(1, 3, self._id_and_amount) if permit2 else [],
+                    "spendTokens": [],
+                    "beforeFill": False,
+                    "mandate": {
+                        "recipient": self.address(),
+                        "tokenOut": self.some(0, 2, self._id_and_amount),
+                        "destinationChainId": str(chain),
+                        "fillDeadline": self.uint(MAX_UINT64),
+                        "destinationOps": {"vt": self.blob(32), "ops": self.calls()},
+                        "preClaimOps": {
+                            "vt": self.blob(32),
+                            "ops": [{"to": _PRECLAIM_TARGET, "value": "0", "data": "0x69123456"}],
+                        },
+                        "qualifier": {
+                            "settlementContext": {
+                                "settlementLayer": layer,
+                                "fundingMethod": funding,
+                                "using7579": True,
+                                "gasRefund": {
+                                    "token": self.address(),
+                                    "exchangeRate": self.uint(MAX_UINT256),
+                                    "overhead": self.uint(MAX_UINT256),
+                                },
+                            },
+                            "encodedVal": self.blob(self.among(0, 64)),
+                        },
+                        "minGas": self.uint(MAX_UINT128),
+                    },
+                }
+            ],
+            "serverSignature": self.blob(32)[2:],
+            "signedMetadata": {"tokenPrices": {"ETH": 3000.25}, "account": {"address": account}},
+        }
+
+    def _id_and_amount(self) -> list[str]:
+        # an id's low 160 bits are the token; the upper ones are a lock tag that must not matter
+        return [self.uint(MAX_UINT256), self.uint(MAX_UINT256)]
+
+
+def draws(label: str) -> Iterator[Draw]:
+    """``CONFORMANCE_DRAWS`` draws of a label."""
+    return (Draw(label, number) for number in range(DRAWS))
