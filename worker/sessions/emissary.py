@@ -128,6 +128,23 @@ def remove_config_call(
     )
 
 
+def config_id(account: str, permission: bytes, action: bytes) -> bytes:
+    """The id under which a policy contract keeps the counters of one action (policies.md 1), 32 bytes.
+
+    Args:
+        account: the smart account, lower-case.
+        permission: the permission id, 32 bytes.
+        action: the action id, ``keccak(target ‖ selector)``, 32 bytes.
+
+    Raises:
+        SigningInputError: an argument does not fit.
+    """
+    of_permission = keccak(
+        values.fixed_bytes(permission, 32, "permissionId") + values.fixed_bytes(action, 32, "actionId")
+    )
+    return keccak(values.address(account, "account") + of_permission)
+
+
 def _address(account: str) -> str:
     values.address(account, "account")
     return account

@@ -16,7 +16,7 @@ from worker.sessions.encoding import check_enableable, expires_s, is_restricted,
 from worker.sessions.errors import SessionError, SessionFileError
 from worker.sessions.file import SessionFile
 from worker.sessions.model import EcdsaOwners, Session
-from worker.signing.contracts import OWNABLE_VALIDATOR
+from worker.signing.contracts import OWNABLE_VALIDATOR, ZERO_ADDRESS
 from worker.signing.enable import verify_owner_enable_signature
 from worker.signing.errors import SigningInputError
 from worker.signing.session_digest import multi_chain_digest, permission_id, session_digest
@@ -278,20 +278,30 @@ def _check_approval(file: SessionFile, enable: EnableData) -> None:
             field="account.owners",
             fix='add the account\'s owners, such as {"accounts": ["0x…"], "threshold": 1}',
         )
+    validator = owners.module or OWNABLE_VALIDATOR
     try:
-        signers = verify_owner_enable_signature(
+        verify_owner_enable_signature(
             file.account.kind,
             file.account.address,
             digest,
             enable.user_signature,
             owners.accounts,
             threshold=owners.threshold,
-            validator=owners.module or OWNABLE_VALIDATOR,
+            validator=validator,
+            default_validator=_default_validator(file.account.kind, validator, enable.user_signature),
         )
     except SigningInputError as error:
         _refuse_approval(error, owners)
-    if not signers:
-        raise SessionFileError("holds no signature", field="enableData.userSignature", fix=_APPROVE_AGAIN)
+
+
+def _default_validator(kind: AccountKind, validator: str, signature: bytes) -> str:
+    """Nexus versions have different default validators, and only the default is packed as zeros.
+
+    The file does not tell the version, the signature's first 20 bytes do: a signature that names the validator comes
+    from an account with another default. The chain has the last word when the session is enabled.
+    """
+    named = kind == "nexus" and signature[:20] == bytes.fromhex(validator[2:])
+    return ZERO_ADDRESS if named else OWNABLE_VALIDATOR
 
 
 def _refuse_approval(error: SigningInputError, owners: EcdsaOwners) -> NoReturn:

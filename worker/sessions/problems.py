@@ -36,6 +36,7 @@ _WORDS = {
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
+    "recursion_depth_exceeded": "is nested too deep",
     "string_type": "must be text in quotes",
 }
 
