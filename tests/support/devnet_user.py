@@ -162,8 +162,11 @@ class User:
             "/intents/route", json=self.request(calls, mode=mode, pre_claim=pre_claim) | more
         )
         assert answer.status_code == 200, answer.text
-        # numbers must go back as they came
-        return dict(exact_json.loads(answer.text)["intentOp"])
+        return dict(self.exact(answer)["intentOp"])
+
+    def exact(self, answer: httpx.Response) -> dict[str, Any]:
+        """The reply with the text of its numbers, which must go back as they came."""
+        return dict(exact_json.loads(answer.text))
 
     def request(
         self, calls: list[tuple[str, int, bytes]], *, mode: int = 5, pre_claim: bool = False
@@ -190,9 +193,12 @@ class User:
         packed = encode([ENABLE, CONFIG, "bytes"], [enable, self.config, bytes(65)])
         return "0x" + (bytes.fromhex(EMISSARY[2:]) + b"\1" + flz(packed)).hex()
 
-    def digest(self, op: dict[str, Any], nonce: str) -> bytes:
-        """SingleChainOps digest for one of the op's nonces."""
+    def digest(
+        self, op: dict[str, Any], nonce: str, *, chain_id: int = 8453, refund_overhead: int | None = None
+    ) -> bytes:
+        """SingleChainOps digest for one of the op's nonces, of whatever the op says."""
         mandate = op["elements"][0]["mandate"]
+        refund = mandate["qualifier"]["settlementContext"]["gasRefund"]
         typed = {
             "types": {
                 "EIP712Domain": [
@@ -223,7 +229,7 @@ class User:
             "domain": {
                 "name": "IntentExecutor",
                 "version": "v0.0.1",
-                "chainId": 8453,
+                "chainId": chain_id,
                 "verifyingContract": INTENT_EXECUTOR,
             },
             "message": {
@@ -236,18 +242,31 @@ class User:
                         for o in mandate["destinationOps"]["ops"]
                     ],
                 },
-                "gasRefund": {"token": ZERO_ADDRESS, "exchangeRate": 0, "overhead": 0},
+                "gasRefund": {
+                    "token": refund["token"],
+                    "exchangeRate": int(refund["exchangeRate"]),
+                    "overhead": int(refund["overhead"]) if refund_overhead is None else refund_overhead,
+                },
             },
         }
         signable = encode_typed_data(full_message=typed)
         return keccak(b"\x19\x01" + signable.header + signable.body)
 
     def sign(
-        self, op: dict[str, Any], *, key: bytes | None = None, enable: tuple[Any, ...] | None = None
+        self,
+        op: dict[str, Any],
+        *,
+        key: bytes | None = None,
+        enable: tuple[Any, ...] | None = None,
+        chain_id: int = 8453,
+        refund_overhead: int | None = None,
     ) -> dict[str, Any]:
         """The signed op of a session with verifyExecutions; ENABLE mode when ``enable`` is given."""
         key = key or self.session_key
-        intent, target = self.digest(op, op["nonce"]), self.digest(op, op["targetExecutionNonce"])
+        intent, target = (
+            self.digest(op, op[name], chain_id=chain_id, refund_overhead=refund_overhead)
+            for name in ("nonce", "targetExecutionNonce")
+        )
 
         def emissary(over: bytes) -> str:
             signatures = sign_personal(key, over)
