@@ -151,13 +151,16 @@ class AlpsOrchestrator:
         """The reply's text and the JSON object in it, or the error that the reply stands for."""
         if reply.status >= 300:
             self._raise_for(reply)
+        text, value, why = "", None, ""
         try:
             text = reply.body.decode("utf-8")
             value = exact_json.loads(text)
         except UnicodeDecodeError:
-            raise self._unreadable(reply, "the reply is not UTF-8") from None
+            why = "the reply is not UTF-8"
         except ValueError as error:
-            raise self._unreadable(reply, f"not JSON as we need it: {error}") from None
+            why = f"not JSON as we need it: {error}"
+        if why:  # raised out here so that it carries no context: the decoder's errors hold the document
+            raise self._unreadable(reply, why)
         if not isinstance(value, dict):
             raise self._unreadable(reply, "the reply is no object")
         if reply.status != expect:
