@@ -62,7 +62,7 @@ class Options:
 def policy(name: str, mount: str, prefix: str) -> str:
     """The policy file of ``name`` with the default mount and prefix replaced."""
     for what, value in (("mount", mount), ("prefix", prefix)):
-        if not _PATH.fullmatch(value):
+        if not _PATH.fullmatch(value) or ".." in value:
             raise BootstrapError(f"{what} '{value}' is not a path of letters, digits, - _ . and /")
     text = (_HERE / POLICIES[name]).read_text()
     return re.sub(r'path "secret/(data|metadata)/session-keys', rf'path "{mount}/\1/{prefix}', text)
@@ -137,16 +137,27 @@ def _open(client: hvac.Client, init_file: Path, done: list[str]) -> str:
             init_file, json.dumps({"unseal_key": made["keys_base64"][0], "root_token": made["root_token"]})
         )
         done.append(f"Vault initialised; unseal key and root token are in {init_file}")
-    try:
-        kept = cast(dict[str, str], json.loads(init_file.read_text()))
-    except FileNotFoundError:
+    kept = _read_init(init_file)
+    if kept is None:
         return ""
-    except ValueError:
-        raise BootstrapError(f"{init_file} is damaged: restore it, or start with an empty Vault") from None
+    unseal_key, root_token = kept
     if cast(dict[str, Any], client.sys.read_seal_status()).get("sealed"):
-        client.sys.submit_unseal_key(kept["unseal_key"])
+        client.sys.submit_unseal_key(unseal_key)
         done.append("Vault unsealed")
-    return kept["root_token"]
+    return root_token
+
+
+def _read_init(init_file: Path) -> tuple[str, str] | None:
+    """Unseal key and root token of the file; None if there is none."""
+    try:
+        kept: Any = json.loads(init_file.read_text())
+        return str(kept["unseal_key"]), str(kept["root_token"])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BootstrapError(f"cannot read {init_file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise BootstrapError(f"{init_file} is damaged: restore it, or start with an empty Vault") from None
 
 
 def _audit(client: hvac.Client, audit_file: str, done: list[str]) -> None:
@@ -201,7 +212,7 @@ def _credentials(client: hvac.Client, options: Options, role: str, path: Path, d
     kept = _read_env(path)
     role_id = str(cast(dict[str, Any], client.auth.approle.read_role_id(role))["data"]["role_id"])
     if kept.get("SESSION_EXECUTOR_VAULT_ROLE_ID") == role_id and _logs_in(
-        options.addr, options.namespace, role_id, kept.get("SESSION_EXECUTOR_VAULT_SECRET_ID", "")
+        client, options, role_id, kept.get("SESSION_EXECUTOR_VAULT_SECRET_ID", "")
     ):
         done.append(f"{path} holds working credentials of {role}")
         return
@@ -216,25 +227,32 @@ def _credentials(client: hvac.Client, options: Options, role: str, path: Path, d
 
 
 def _read_env(path: Path) -> dict[str, str]:
-    if not path.exists():
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
         return {}
-    pairs = (line.partition("=") for line in path.read_text().splitlines())
+    except (OSError, UnicodeDecodeError):
+        raise BootstrapError(f"cannot read {path}: is it the right file?") from None
+    pairs = (line.partition("=") for line in lines)
     return {name: value for name, _, value in pairs}
 
 
-def _logs_in(addr: str, namespace: str, role_id: str, secret_id: str) -> bool:
+def _logs_in(client: hvac.Client, options: Options, role_id: str, secret_id: str) -> bool:
     try:
-        _client(addr, namespace).auth.approle.login(role_id, secret_id, use_token=False)
+        made: Any = _client(options.addr, options.namespace).auth.approle.login(
+            role_id, secret_id, use_token=False
+        )
     except (hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden):
         return False
+    client.auth.token.revoke(made["auth"]["client_token"])
     return True
 
 
 def _write_private(path: Path, content: str) -> None:
     """``content`` at ``path`` with mode 0600, whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(content)
@@ -266,10 +284,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for line in bootstrap(_options(arguments), os.environ.get("VAULT_TOKEN", "")):
             print(f"vault: {line}")  # noqa: T201 - a command's output
-    except (BootstrapError, hvac.exceptions.VaultError, requests.RequestException) as error:
-        print(f"vault: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    except BootstrapError as error:
+        problem = str(error)
+    except hvac.exceptions.VaultError as error:
+        problem = f"{type(error).__name__}: {error}"
+    except requests.RequestException as error:
+        # its text holds urllib3's object names and the URL twice
+        problem = f"Vault stopped answering ({type(error).__name__}): see its log and run this again"
+    else:
+        return 0
+    print(f"vault: {' '.join(problem.split())}", file=sys.stderr)  # noqa: T201
+    return 1
 
 
 if __name__ == "__main__":

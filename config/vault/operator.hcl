@@ -9,9 +9,14 @@ path "secret/data/session-keys/*" {
   capabilities = ["create"]
 }
 
-# Address, label and time of a key. They hold no secret.
+# Address, label and time of a key. They hold no secret. Nothing else of the metadata may be set: a short
+# delete_version_after or max_versions would lose keys later on.
 path "secret/metadata/session-keys/*" {
   capabilities = ["list", "read", "create", "update"]
+  allowed_parameters = {
+    "custom_metadata"      = []
+    "delete_version_after" = ["0s"]
+  }
 }
 path "secret/metadata/session-keys" {
   capabilities = ["list"]

@@ -1,8 +1,8 @@
-# Vault of docker-compose.yml: one node with its data in a volume. It starts sealed; the service vault-init
-# initialises it the first time and unseals it each time (config/vault/bootstrap.py).
+# Vault of docker-compose.yml: one node with its data in a volume. It starts sealed; the service
+# vault-bootstrap initialises it the first time and unseals it each time (config/vault/bootstrap.py).
 #
 # This suits one machine. In production use several nodes, TLS, and auto-unseal by a KMS: whoever reads the volume
-# of vault-init can unseal this one.
+# of vault-bootstrap can unseal this one.
 
 storage "raft" {
   path    = "/vault/file"

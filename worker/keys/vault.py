@@ -265,7 +265,7 @@ class VaultKeyStore:
         """The key or the error, returned: a raised error would keep this frame and the stored text in it."""
         where = f"vault:{self._full_path(address)}"
         secret = _mapping(client.read(self._mount, self._path(address)))
-        fields = secret.get("data")
+        fields = secret.get("data", "")
         if fields is None:
             return _deleted(where)
         if not isinstance(fields, dict) or "private_key" not in fields:
