@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.execution.attempt import Attempt, run_stage
 from worker.execution.errors import (
@@ -22,7 +22,7 @@ from worker.policies.evaluate import evaluate
 from worker.sessions import emissary
 from worker.sessions.importing import RegisteredSession
 from worker.signing.contracts import OWNABLE_VALIDATOR, SMART_SESSION_EMISSARY
-from worker.signing.intent_op import payloads
+from worker.signing.intent_op import IntentPayloads, payloads
 
 ENABLE_POLICY = "enable"
 """Policy name of the counter that lets one intent at a time carry the enable signature."""
@@ -57,7 +57,8 @@ def _work(attempt: Attempt) -> None:
     enable = must_enable(session, state)
     calls = record.intent.calls
     # before the orchestrator hears of it: a refused intent costs no quote
-    judge(runtime, session, state, (*pre_claim_calls(session, enable=enable), *calls), latest_s=runtime.now_s)
+    ours = pre_claim_calls(session, enable=enable)
+    judge(runtime, session, state, (*ours, *calls), latest_s=runtime.now_s, ahead=len(ours))
     request = route_request(session, calls, sponsored=record.intent.sponsored, enable=enable)
     quote = read_again(lambda: runtime.orchestrator.quote(request))
     now_s = runtime.now_s
@@ -69,7 +70,7 @@ def _work(attempt: Attempt) -> None:
         now_s=now_s,
         min_left_s=runtime.settings.min_quote_left_s,
     )
-    changes = judge(runtime, session, state, executions, latest_s=latest_s)
+    changes = judge(runtime, session, state, executions, latest_s=latest_s, ahead=len(ours))
     message = payloads(quote.intent_op, session.account, with_target=session.verify_executions)
     try:
         attempt.move(
@@ -82,7 +83,7 @@ def _work(attempt: Attempt) -> None:
                 "quote_expires_s": str(quote.expires_s),
                 "orchestrator_id": quote.quote_id,
                 "enable": "1" if enable else "",
-                "digest": message.destination.digest.hex(),
+                "digests": digests(message),
             },
         )
     except LimitExceededError as error:
@@ -202,8 +203,11 @@ def judge(
     executions: tuple[Execution, ...],
     *,
     latest_s: int,
+    ahead: int,
 ) -> tuple[CounterChange, ...]:
     """Every policy of every call; the counter changes to reserve.
+
+    Calls are numbered as the caller gave them: the first ``ahead`` executions are ours.
 
     A session without actions signs plain ERC-1271, where no policy is consulted: its table is one sudo fallback.
 
@@ -220,9 +224,16 @@ def judge(
         latest_s=latest_s + runtime.settings.execution_margin_s,
     )
     if isinstance(verdict, Deny):
-        where = f"call {verdict.call_index}: " if verdict.call_index >= 0 else ""
+        index = verdict.call_index - ahead
+        where = f"call {index}: " if index >= 0 else ""
         raise PolicyDeniedError(f"{where}{verdict.reason}", field=verdict.policy)
-    return verdict.changes
+    return tuple(replace(change, call_index=change.call_index - ahead) for change in verdict.changes)
+
+
+def digests(message: IntentPayloads) -> str:
+    """Every digest that signing the message means, as one text."""
+    signed = (*message.origins, message.destination, *((message.target,) if message.target else ()))
+    return " ".join(payload.digest.hex() for payload in signed)
 
 
 def _enable_once(session: RegisteredSession, *, enable: bool) -> tuple[CounterChange, ...]:

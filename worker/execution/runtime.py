@@ -13,7 +13,7 @@ from worker.chain.reader import ChainReader
 from worker.keys.keystore import KeystoreFiles, passphrase_provider
 from worker.keys.port import KeyStore
 from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore
-from worker.ledger.connection import connect
+from worker.ledger.connection import connect, safe_url
 from worker.ledger.health import require_safe_url
 from worker.ledger.port import Ledger
 from worker.ledger.redis_ledger import RedisLedger
@@ -70,7 +70,10 @@ class Runtime:
     @cached_property
     def sessions(self) -> SessionRegistry:
         """The imported sessions."""
-        return SessionRegistry(connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms))
+        return SessionRegistry(
+            connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
+            where=safe_url(self._redis_url),
+        )
 
     @cached_property
     def keys(self) -> KeyStore:

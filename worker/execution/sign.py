@@ -9,7 +9,14 @@ from typing import Any, cast
 from worker.execution.attempt import Attempt, run_stage
 from worker.execution.errors import UnexplainedQuoteError
 from worker.execution.explain import check_quote
-from worker.execution.prepare import end_if_out_of_time, judge, must_enable, read_chain, usable_session
+from worker.execution.prepare import (
+    digests,
+    end_if_out_of_time,
+    judge,
+    must_enable,
+    read_chain,
+    usable_session,
+)
 from worker.execution.runtime import Runtime
 from worker.intents.states import State
 from worker.keys.port import KeyStore
@@ -51,9 +58,10 @@ def _work(attempt: Attempt) -> None:
     executions, latest_s = check_quote(
         quote, session=session, calls=record.intent.calls, enable=enable, now_s=now_s, min_left_s=0
     )
-    judge(runtime, session, state, executions, latest_s=latest_s)
+    ahead = len(executions) - len(record.intent.calls)
+    judge(runtime, session, state, executions, latest_s=latest_s, ahead=ahead)
     message = payloads(intent_op, session.account, with_target=session.verify_executions)
-    if message.destination.digest.hex() != record.fields.get("digest"):
+    if digests(message) != record.fields.get("digests"):
         raise UnexplainedQuoteError(
             "is not the one that was authorized",
             field="quote",
