@@ -253,7 +253,8 @@ def session_file_schema() -> dict[str, Any]:
     _adapt(schema)
     for shape in _shapes(schema):
         kind = shape["properties"].get("type", {})
-        if "const" in kind and kind["const"] != "ecdsa":  # members of a union, told apart by their type
+        # Members of a union are told apart by their type; what is no member may leave it out.
+        if "const" in kind and kind["const"] not in {"ecdsa", "permit2-claim"}:
             required: list[str] = shape.setdefault("required", [])
             if "type" not in required:
                 required.insert(0, "type")
