@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.pipeline import RECIPIENT, Pipeline, transfer
-from tests.support.sessions import ACCOUNT, usdc_transfer
+from tests.support.sessions import ACCOUNT, USDC, usdc_transfer
 from worker.execution.enqueue import enqueue
 from worker.execution.errors import IntentInputError
 from worker.execution.runtime import now_ms
@@ -89,12 +89,11 @@ def test_an_unrestricted_session_trades_too(pipeline: Pipeline) -> None:
 
 
 def test_several_policies_count_each_on_its_own(pipeline: Pipeline) -> None:
-    usdc = usdc_transfer(1, valid_until_ms=4_000_000_000_000).target
     action = Action(
-        target=usdc,
+        target=USDC,
         selector=bytes.fromhex("a9059cbb"),
         policies=(
-            SpendingLimits(limits=(TokenLimit(token=usdc, amount=1_000_000_000),)),
+            SpendingLimits(limits=(TokenLimit(token=USDC, amount=1_000_000_000),)),
             UsageLimit(limit=3),
         ),
     )

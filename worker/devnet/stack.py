@@ -1,0 +1,235 @@
+"""Everything on one machine: Redis, devnet, real Celery workers and beat as child processes. For the demo and the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from config.settings import Settings
+from worker.devnet.devnet import Devnet, start_devnet
+from worker.devnet.errors import DevnetError
+from worker.devnet.valkey import LocalRedis
+from worker.keys.keystore import SCRYPT_N_RANDOM_PASSPHRASE, KeystoreFiles, passphrase_provider
+
+PREFIX = "SESSION_EXECUTOR_"
+QUEUES = "prepare,sign,submit,watch"
+_ROOT = Path(__file__).parents[2]
+_START_TIMEOUT_S = 60.0
+#: The worker ends its running tasks within the soft shutdown's 10 s.
+_STOP_TIMEOUT_S = 20.0
+
+
+def clean_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with our settings replaced by ``own``, able to import this program."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    path = os.pathsep.join(filter(None, (str(_ROOT), kept.get("PYTHONPATH", ""))))
+    return {**kept, "PYTHONPATH": path, **own}
+
+
+class Child:
+    """A process in a group of its own, logging to a file.
+
+    Args:
+        name: for messages.
+        command: what to run.
+        environment: all of it.
+        directory: where it runs and logs.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path
+    ) -> None:
+        self.name = name
+        self.log_path = directory / f"{name}.log"
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - fixed arguments
+                list(command),
+                env=dict(environment),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's, too."""
+        return self._process.pid
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        """What it has printed."""
+        return self.log_path.read_text(errors="replace")
+
+    def wait_for(self, text: str, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Wait until it has printed a text.
+
+        Raises:
+            DevnetError: it ended before, or took too long; with its last line.
+        """
+        deadline = time.monotonic() + timeout_s
+        while text not in self.log():
+            if not self.running() or time.monotonic() > deadline:
+                lines = [line for line in self.log().splitlines() if line.strip()]
+                raise DevnetError(
+                    f"does not come up: {lines[-1].strip() if lines else 'it printed nothing'}",
+                    field=self.name,
+                )
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL to its whole group, as a crash of the machine would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL to what is left of its group."""
+        if self.running():
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_TIMEOUT_S)
+        self.kill()
+
+
+class Stack:
+    """The services and processes; a context manager.
+
+    Args:
+        directory: an empty private folder for everything that is written.
+        redis_url: a running Redis instead of an embedded one.
+        devnet: a running devnet instead of one of our own.
+        workers: worker processes, each with ``concurrency`` pool processes.
+        concurrency: see there.
+        beat: whether to run beat.
+        settings: further settings, by their names without prefix.
+
+    Raises:
+        LocalRedisError, DevnetError: something does not come up.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        redis_url: str = "",
+        devnet: Devnet | None = None,
+        workers: int = 1,
+        concurrency: int = 2,
+        beat: bool = True,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self._stack = contextlib.ExitStack()
+        self._concurrency = concurrency
+        self.workers: list[Child] = []
+        self.beat: Child | None = None
+        try:
+            if not redis_url:
+                redis_url = self._stack.enter_context(LocalRedis(directory / "redis")).url
+            self.devnet = devnet or self._stack.enter_context(start_devnet())
+            self._passphrase_file = self._write_passphrase()
+            self.environment = self._environment(redis_url, settings or {})
+            self.settings = Settings(
+                _env_file=None,  # pyright: ignore[reportCallIssue]
+                **{
+                    name.removeprefix(PREFIX).lower(): value
+                    for name, value in self.environment.items()
+                    if name.startswith(PREFIX)
+                },
+            )
+            self.keys = KeystoreFiles(
+                directory / "keys",
+                passphrase_provider(None, self._passphrase_file),
+                # the passphrase is random, so a slow hash of it protects nothing
+                scrypt_n=SCRYPT_N_RANDOM_PASSPHRASE,
+            )
+            for _ in range(workers):
+                self.start_worker()
+            if beat:
+                self.start_beat()
+            for child in self.children:
+                child.wait_for("ready." if child is not self.beat else "Acquired lock")
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def children(self) -> list[Child]:
+        """Workers and beat."""
+        return [*self.workers, *([self.beat] if self.beat else [])]
+
+    def start_worker(self) -> Child:
+        """One more worker for every queue."""
+        child = Child(
+            f"worker-{len(self.workers) + 1}",
+            [
+                *self._celery("worker"),
+                *("--queues", QUEUES, "--concurrency", str(self._concurrency), "--loglevel", "INFO"),
+                *("--hostname", f"worker-{len(self.workers) + 1}@%h"),
+            ],
+            self.environment,
+            self.directory,
+        )
+        self._stack.callback(child.stop)
+        self.workers.append(child)
+        return child
+
+    def start_beat(self) -> Child:
+        """Beat, with the strategies file of the settings."""
+        self.beat = Child(
+            "beat",
+            [*self._celery("beat"), "--scheduler", "redbeat.RedBeatScheduler", "--loglevel", "INFO"],
+            self.environment,
+            self.directory,
+        )
+        self._stack.callback(self.beat.stop)
+        return self.beat
+
+    def stop(self) -> None:
+        """Stop everything that was started, the last first."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @staticmethod
+    def _celery(command: str) -> list[str]:
+        return [sys.executable, "-m", "celery", "-A", "tasks.app", command]
+
+    def _write_passphrase(self) -> Path:
+        path = self.directory / "passphrase"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        return path
+
+    def _environment(self, redis_url: str, settings: Mapping[str, str]) -> dict[str, str]:
+        own = {
+            "REDIS_URL": redis_url,
+            "RPC_URL": self.devnet.rpc_url,
+            "CHAIN_ID": str(self.devnet.chain_id),
+            "ORCHESTRATOR_URL": self.devnet.orchestrator_url,
+            "ORCHESTRATOR_API_KEY": self.devnet.api_key,
+            "KEY_STORE": "keystore",
+            "KEYSTORE_DIR": str(self.directory / "keys"),
+            "KEYSTORE_PASSPHRASE_FILE": str(self._passphrase_file),
+        } | {name.upper(): value for name, value in settings.items()}
+        return clean_environment({PREFIX + name: value for name, value in own.items()})
