@@ -8,6 +8,7 @@ read the blocks of chains with long ``extraData``.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -15,10 +16,11 @@ from urllib.parse import urlsplit
 import requests
 from web3.exceptions import Web3Exception
 from web3.providers.rpc import HTTPProvider
-from web3.types import RPCEndpoint
+from web3.types import RPCEndpoint, RPCResponse
 
 from worker.chain.errors import CallRevertedError, ChainError, WrongChainError
 from worker.errors import InputError
+from worker.json_depth import check_depth
 
 _FIELD = "SESSION_EXECUTOR_RPC_URL"
 #: Execution-API encodings: a quantity has no leading zeros there, but some endpoints send them.
@@ -26,6 +28,16 @@ _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 #: JSON-RPC error code of a reverted call (go-ethereum, and with it most others).
 _REVERTED = 3
+
+
+class _Provider(HTTPProvider):
+    """web3's HTTP provider with a decoder that no reply can crash."""
+
+    @staticmethod
+    def decode_rpc_response(raw_response: bytes) -> RPCResponse:
+        text = raw_response.decode("utf-8")
+        check_depth(text)
+        return cast("RPCResponse", json.loads(text))
 
 
 class ChainReader:
@@ -45,7 +57,7 @@ class ChainReader:
         self._session = requests.Session()
         # no proxy of the environment is a way to this machine itself
         self._session.trust_env = not _is_loopback(_host(rpc_url))
-        self._provider = HTTPProvider(
+        self._provider = _Provider(
             rpc_url,
             request_kwargs={"timeout": timeout_ms / 1000, "allow_redirects": False},
             session=self._session,
@@ -122,7 +134,7 @@ class ChainReader:
         failure: ChainError
         try:
             reply: Any = self._provider.make_request(RPCEndpoint(method), list(params))
-        except (requests.RequestException, Web3Exception, ValueError, OSError, RecursionError) as error:
+        except (requests.RequestException, Web3Exception, ValueError, OSError) as error:
             failure = ChainError(
                 f"{method} failed ({_cause(error)})",
                 field=_FIELD,

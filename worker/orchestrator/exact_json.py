@@ -6,6 +6,8 @@ import json
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
+from worker.json_depth import check_depth
+
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
@@ -25,15 +27,14 @@ _SPACE = " \t\r\n"
 
 
 def loads(text: str) -> Any:
-    """Parse with integers exact, fractions as ``Decimal``, duplicate keys and NaN refused.
+    """Parse with integers exact, fractions as ``Decimal``, duplicate keys, NaN and deep nesting refused.
 
     Raises:
         ValueError: not such JSON.
     """
+    check_depth(text)
     try:
         return _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
     except InvalidOperation:
         raise ValueError("a number's exponent is out of range") from None
 
