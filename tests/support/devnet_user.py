@@ -60,6 +60,16 @@ def sign_personal(key: bytes, digest: bytes) -> bytes:
     return raw[:64] + bytes([raw[64] + 4])
 
 
+def kernel_wrap(account: str, digest: bytes) -> bytes:
+    """A digest in the account's chain-agnostic Kernel domain."""
+    signable = encode_typed_data(
+        {"name": "Kernel", "version": "0.3.3", "chainId": 0, "verifyingContract": account},
+        {"Kernel": [{"name": "hash", "type": "bytes32"}]},
+        {"hash": digest},
+    )
+    return keccak(b"\x19\x01" + signable.header + signable.body)
+
+
 def transfer_data(to: str, amount: int) -> bytes:
     """Calldata of ``transfer``."""
     return TRANSFER + encode(["address", "uint256"], [to, amount])
@@ -144,8 +154,17 @@ class User:
         """The owner's approval as the ABI tuple of ``setConfig``."""
         digest = session_digest(self.account, self.nonce() if nonce is None else nonce, self.session, expires)
         entries = [(chain_id, digest)]
-        signature = bytes(20) + sign_digest(key or self.owner_key, multi_chain_digest(entries, self.devnet))
+        signature = self.owner_signature(multi_chain_digest(entries, self.devnet), key=key)
         return (bytes(32), signature, expires, (0, entries, self.session))
+
+    def owner_signature(self, digest: bytes, *, key: bytes | None = None) -> bytes:
+        """The account's ERC-1271 signature by its owner, packed as its kind wants it."""
+        key = key or self.owner_key
+        if self.kind == "kernel":
+            replayable = keccak(text="kernel.replayable.signature")
+            return b"\0" + replayable + sign_personal(key, kernel_wrap(self.account, digest))
+        head = bytes(20) if self.kind == "nexus" else bytes.fromhex(OWNABLE_VALIDATOR[2:])
+        return head + sign_digest(key, digest)
 
     @property
     def config(self) -> tuple[Any, ...]:
@@ -275,8 +294,12 @@ class User:
             packed = encode([ENABLE, CONFIG, "bytes"], [enable, self.config, signatures])
             return "0x" + (b"\1" + flz(packed)).hex()
 
+        content = kernel_wrap(self.account, intent) if self.kind == "kernel" else intent
+        head = bytes.fromhex(EMISSARY[2:])
+        if self.kind == "kernel":
+            head = b"\1" + head + keccak(text="kernel.replayable.signature")
         wrapped = keccak(
-            b"\x19Ethereum Signed Message:\n64" + bytes(12) + bytes.fromhex(self.account[2:]) + intent
+            b"\x19Ethereum Signed Message:\n64" + bytes(12) + bytes.fromhex(self.account[2:]) + content
         )
         signatures = sign_personal(key, wrapped)
         inner = b"\0" + self.permission_id + (64 + len(signatures)).to_bytes(32) + signatures
@@ -285,7 +308,7 @@ class User:
             "originSignatures": [
                 {
                     "preClaimSig": emissary(intent),
-                    "notarizedClaimSig": "0x" + (bytes.fromhex(EMISSARY[2:]) + inner).hex(),
+                    "notarizedClaimSig": "0x" + (head + inner).hex(),
                 }
             ],
             "destinationSignature": emissary(intent),
@@ -294,9 +317,7 @@ class User:
 
     def owner_sign(self, op: dict[str, Any], *, key: bytes | None = None) -> dict[str, Any]:
         """The signed op of the account's owner (signatureMode 1)."""
-        signature = (
-            "0x" + (bytes(20) + sign_digest(key or self.owner_key, self.digest(op, op["nonce"]))).hex()
-        )
+        signature = "0x" + self.owner_signature(self.digest(op, op["nonce"]), key=key).hex()
         return {**op, "originSignatures": [signature], "destinationSignature": signature}
 
     def submit(self, signed: dict[str, Any]) -> httpx.Response:

@@ -110,18 +110,17 @@ class TestGoodIntents:
         user.enable_by_owner()
         accepted(user.transfer(TEN))
 
-    @pytest.mark.parametrize("kind", ["safe", "startale"])
-    def test_other_account_kinds_sign_with_their_validator(self, devnet: Devnet, kind: str) -> None:
+    @pytest.mark.parametrize("kind", ["safe", "startale", "kernel"])
+    def test_other_account_kinds_sign_in_their_own_form(self, devnet: Devnet, kind: str) -> None:
         user = User(devnet, usdc_session(key_of("session key"), HUNDRED), kind=kind)
         user.register()
-        op = user.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))], mode=1)
-        signed = user.owner_sign(op)
-        refused(user.submit(signed), "owners did not sign", user)
-        validator = "000000000013fdb5234e4e3162a810f54d9f7e98"
-        second = user.quote([(USDC, 0, transfer_data(RECIPIENT, TEN))], mode=1)
-        signature = user.owner_sign(second)["destinationSignature"]
-        named = "0x" + validator + signature[42:]
-        accepted(user.submit({**second, "originSignatures": [named], "destinationSignature": named}))
+        calls = [(USDC, 0, transfer_data(RECIPIENT, TEN))]
+        user.kind = "nexus"
+        as_nexus = user.owner_sign(user.quote(calls, mode=1))
+        refused(user.submit(as_nexus), "owners did not sign", user)
+        user.kind = kind
+        user.wait(accepted(user.submit(user.owner_sign(user.quote(calls, mode=1)))))
+        assert devnet.usdc_balance(RECIPIENT) == TEN
 
 
 class TestTamperedSignatures:
