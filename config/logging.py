@@ -1,0 +1,133 @@
+"""Logging: structlog and the standard library's loggers through one redacting handler on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO, cast
+
+import structlog
+from pydantic import SecretStr
+from structlog.typing import Processor
+
+from config.redaction import Redactor, text_secrets
+from config.settings import Settings, SettingsError, get_settings
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def configure_logging(
+    level: str = "INFO",
+    *,
+    json: bool = False,
+    secrets: Iterable[str] | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Send everything that is logged, ours and the libraries', through redaction to one handler. May be called again.
+
+    Tracebacks are rendered without local variables and are redacted too. Fields bound by
+    ``structlog.contextvars.bind_contextvars`` are on every line of ours.
+
+    Args:
+        level: one of ``LEVELS``, in any case; applies to every logger.
+        json: one JSON object per line instead of text.
+        secrets: texts to mask wherever they occur, on top of what is known by name and shape. None: the secrets in
+            the process's settings.
+        stream: where to write; None is standard error.
+
+    Raises:
+        SettingsError: ``level`` is none of ``LEVELS``.
+    """
+    wanted = level.strip().upper()
+    if wanted not in LEVELS:
+        raise SettingsError(f"SESSION_EXECUTOR_LOG_LEVEL: is not one of {', '.join(LEVELS)}")
+    redact = Redactor(text_secrets(_own_secrets() if secrets is None else secrets))
+    before: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        # to text here, without local variables, so that redaction sees it
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *before,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        # a cached logger would keep the processors of an earlier call
+        cache_logger_on_first_use=False,
+    )
+    output = stream or _standard_error()
+    renderer: Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False, default=repr)
+        if json
+        else structlog.dev.ConsoleRenderer(
+            colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    handler = _Handler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, renderer],
+        )
+    )
+    root = logging.getLogger()
+    for logger in (root, *_existing_loggers()):
+        for old in list(logger.handlers):
+            if not isinstance(old, logging.NullHandler):
+                logger.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(wanted)
+    logging.captureWarnings(True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Says that a line could not be written without showing it: the standard one prints message and arguments."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
+        """One line in place of the record."""
+        problem = sys.exc_info()[0]
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(
+                f"a log line of {record.name} could not be written: {problem.__name__ if problem else ''}\n"
+            )
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every secret in ``settings`` as it was configured, URLs with what is in them."""
+    values = (getattr(settings, name) for name in type(settings).model_fields)
+    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+
+def _own_secrets() -> list[str]:
+    try:
+        return secrets_of(get_settings())
+    except SettingsError:
+        return []  # whoever needs the settings will say what is wrong with them
+
+
+def _existing_loggers() -> list[logging.Logger]:
+    """Every logger there is: one with a handler of its own, or that does not pass on, would escape redaction."""
+    found: list[logging.Logger] = []
+    for logger in logging.Logger.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.propagate = True
+            found.append(logger)
+    return found
+
+
+def _standard_error() -> TextIO:
+    """``sys.stderr``, unless Celery has put a proxy in its place that would log what we write."""
+    error: Any = sys.stderr
+    if error is None or not hasattr(error, "fileno"):
+        error = sys.__stderr__
+    return cast(TextIO, error)
