@@ -315,6 +315,20 @@ class TestClaimPolicyData:
     def test_hashed_unless_the_policy_reads_it(self) -> None:
         assert len(claim_policy_data(self.message, Permit2Claim())) == 20 + 32 + 32 + 32 + 32
 
+    @pytest.mark.parametrize(
+        ("policy", "permitted", "mandate"),
+        [
+            ({"tokensIn": [{"chainId": 8453, "token": TOKEN}]}, 1 + 64, 32),
+            ({"recipients": [{"chainId": 8453, "recipient": "any"}]}, 32, 20 + 64 + 32 + 16 + 96),
+            ({"fillExpiryBounds": [{"chainId": 8453}]}, 32, 20 + 64 + 32 + 16 + 96),
+            ({"tokensOut": [{"chainId": 8453, "token": TOKEN}]}, 32, 20 + 64 + 1 + 64 + 16 + 96),
+            ({"recipientIsSponsor": True}, 32, 20 + 64 + 32 + 16 + 96),
+        ],
+    )
+    def test_each_field_opens_its_part(self, policy: dict[str, Any], permitted: int, mandate: int) -> None:
+        data = claim_policy_data(self.message, Permit2Claim.model_validate(policy))
+        assert len(data) == 20 + 32 + 32 + permitted + mandate
+
     def test_too_many_tokens_for_the_count_byte(self) -> None:
         policy = Permit2Claim.model_validate({"tokensIn": [{"chainId": 8453, "token": TOKEN}]})
         tokens = (TokenAmount(TOKEN, 1),) * 255

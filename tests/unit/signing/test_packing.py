@@ -396,6 +396,11 @@ class TestFastLz:
             assert fastlz.decompress(fastlz.compress(data)) == data
         assert len(fastlz.compress(bytes(5000))) < 80  # the compressor does find matches
 
+    def test_products_are_rounded_to_doubles_as_javascript_does(self) -> None:
+        """Exactly computed, 774383 would not share its slot with d70001, and its second copy would be a match."""
+        data = bytes.fromhex("0102030477438311121314d700012122232477438331323334") + bytes(range(64, 80))
+        assert fastlz.compress(data) == b"\x1f" + data[:32] + b"\x08" + data[32:]
+
 
 class TestOwnerEnable:
     """The owners' approval is made and checked alike; anything else is refused with its reason."""
