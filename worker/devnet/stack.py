@@ -90,6 +90,11 @@ class Child:
                 )
             time.sleep(0.05)
 
+    def terminate(self) -> None:
+        """SIGTERM to the process alone: a worker ends its own pool."""
+        if self.running():
+            self._process.terminate()
+
     def kill(self) -> None:
         """SIGKILL to its whole group, as a crash of the machine would."""
         with contextlib.suppress(ProcessLookupError):
@@ -99,7 +104,7 @@ class Child:
     def stop(self) -> None:
         """SIGTERM, then SIGKILL to what is left of its group."""
         if self.running():
-            self._process.terminate()
+            self.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_TIMEOUT_S)
         self.kill()
@@ -161,8 +166,10 @@ class Stack:
                 self.start_worker()
             if beat:
                 self.start_beat()
-            for child in self.children:
-                child.wait_for("ready." if child is not self.beat else "Acquired lock")
+            for worker in self.workers:
+                worker.wait_for("ready.")
+            if self.beat is not None:
+                self.beat.wait_for("Acquired lock")
         except BaseException:
             self.stop()
             raise
@@ -200,7 +207,9 @@ class Stack:
         return self.beat
 
     def stop(self) -> None:
-        """Stop everything that was started, the last first."""
+        """Stop everything that was started: all workers at once, then the services."""
+        for child in self.children:
+            child.terminate()
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -152,9 +152,7 @@ def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
     )
     nonce = None
     if not enabled:
-        nonce = emissary.decode_nonce(
-            read_again(lambda: chain.call(to, emissary.get_nonce_call(session.account)))
-        )
+        nonce = read_enable_nonce(runtime, session.account)
     time_s = read_again(chain.latest_block_time)
     skew = abs(runtime.now_s - time_s)
     if skew > runtime.settings.max_clock_skew_s:
@@ -164,6 +162,12 @@ def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
             fix="set the machine's clock by NTP; check that the RPC endpoint follows the chain",
         )
     return ChainState(enabled, nonce, time_s)
+
+
+def read_enable_nonce(runtime: Runtime, account: str) -> int:
+    """The nonce that the account's next approval must name. Raises ChainError, WrongChainError, EmissaryReplyError."""
+    call = emissary.get_nonce_call(account)
+    return emissary.decode_nonce(read_again(lambda: runtime.chain.call(SMART_SESSION_EMISSARY, call)))
 
 
 def must_enable(session: RegisteredSession, state: ChainState) -> bool:
