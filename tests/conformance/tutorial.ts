@@ -1,4 +1,5 @@
-// The SDK's session tutorial, as its own user writes it: details, enable signature, enable by transaction, execute, wait.
+// The SDK's session tutorial, as its own user writes it: details, enable signature, enable by transaction, execute, wait,
+// and one transfer above the limit.
 // Then a second, restricted session for a key that lives elsewhere is approved and exported, but not enabled.
 // Prints one JSON object.
 import type { Session } from '@rhinestone/sdk'
@@ -13,7 +14,6 @@ const owner = privateKeyToAccount(need('OWNER_KEY') as Hex)
 const sessionKey = privateKeyToAccount(need('SESSION_KEY') as Hex)
 const recipient = getAddress(need('RECIPIENT'))
 const validUntil = Number(need('VALID_UNTIL_MS'))
-const amount = parseUnits('10', 6)
 
 const account = await createAccount({ owners: { type: 'ecdsa', accounts: [owner] } })
 await putOnChain(account, parseUnits('1000', 6))
@@ -47,16 +47,31 @@ const enabling = await account.sendTransaction({
 const enableResult = await account.waitForExecution(enabling, false)
 const enabledAfter = await account.experimental_isSessionEnabled(session)
 
+function transfer(value: bigint) {
+  return account.sendTransaction({
+    chain: base,
+    calls: [
+      { to: USDC, data: encodeFunctionData({ abi: erc20Abi, functionName: 'transfer', args: [recipient, value] }) },
+    ],
+    signers: { type: 'experimental_session', session },
+  })
+}
+
 const before = { account: await usdcOf(account.getAddress()), recipient: await usdcOf(recipient) }
-const trading = await account.sendTransaction({
-  chain: base,
-  calls: [
-    { to: USDC, data: encodeFunctionData({ abi: erc20Abi, functionName: 'transfer', args: [recipient, amount] }) },
-  ],
-  signers: { type: 'experimental_session', session },
-})
+const trading = await transfer(parseUnits('10', 6))
 const tradeResult = await account.waitForExecution(trading, false)
 const after = { account: await usdcOf(account.getAddress()), recipient: await usdcOf(recipient) }
+// 10 of 50 USDC are spent; the limit of the session refuses 41 more
+// (the SDK does not look at the status in the reply to a submit, so it may learn of it by polling only)
+async function refused(value: bigint): Promise<string | undefined> {
+  try {
+    await account.waitForExecution(await transfer(value), false)
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.constructor.name : String(error)
+  }
+}
+const refusal = await refused(parseUnits('41', 6))
 
 const workerSession = spendingSession(
   { type: 'ecdsa', accounts: [toAccount(getAddress(need('WORKER_ADDRESS')))] },
@@ -70,6 +85,7 @@ const report = {
   enabledAfter,
   enableTx: 'fill' in enableResult ? enableResult.fill.hash : undefined,
   tradeTx: 'fill' in tradeResult ? tradeResult.fill.hash : undefined,
+  refusal,
   before,
   after,
   file,

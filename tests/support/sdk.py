@@ -13,14 +13,18 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import pytest
+from eth_hash.auto import keccak
 
 from tests.support.need import missing
+from worker.devnet.devnet import Devnet
 from worker.devnet.npm_packages import cache_dir
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
@@ -166,6 +170,77 @@ def type_check() -> str:
             check=False,
         )
     return done.stdout + done.stderr if done.returncode else ""
+
+
+@dataclass(frozen=True)
+class Tutorial:
+    """What ``tutorial.ts`` did and left.
+
+    Attributes:
+        account: the smart account that the SDK derived, lower-case.
+        report: the script's own words: ``enabledBefore``, ``enabledAfter``, ``enableTx``, ``tradeTx``, ``refusal``
+            (class of the error when the SDK goes above the limit), and USDC
+            ``before`` and ``after`` the trade, base units.
+        file: text of the session file for ``worker_address``; its session is approved and not enabled yet.
+    """
+
+    account: str
+    report: dict[str, Any]
+    file: str
+
+
+def labelled_key(label: str) -> bytes:
+    """A private key that anyone can compute again."""
+    return keccak(f"session-executor sdk {label}".encode())
+
+
+def devnet_environment(devnet: Devnet) -> dict[str, str]:
+    """What the scripts of ``tests/conformance`` need to find the devnet."""
+    return {
+        "RPC_URL": devnet.rpc_url,
+        "ORCHESTRATOR_URL": devnet.orchestrator_url,
+        "API_KEY": devnet.api_key,
+    }
+
+
+def run_tutorial(
+    devnet: Devnet,
+    *,
+    worker_address: str,
+    recipient: str,
+    limit_usdc: str = "100",
+    valid_until_ms: int | None = None,
+) -> Tutorial:
+    """Go through the SDK's tutorial on the devnet and export a second session for a key of ours.
+
+    The account has 1000 USDC, of which the SDK sends 10 to the recipient by a session of its own. The exported session
+    allows ``USDC.transfer`` only, and its first use enables it.
+
+    Args:
+        devnet: a devnet in its first state.
+        worker_address: address of the key that the exported session is for.
+        recipient: who gets the 10 USDC.
+        limit_usdc: spending limit of the exported session, in whole USDC.
+        valid_until_ms: its end, unix milliseconds; by default in 24 hours.
+
+    Raises:
+        NodeError: the SDK failed.
+    """
+    until = valid_until_ms if valid_until_ms is not None else (int(time.time()) + 24 * 3600) * 1000
+    output = run_node(
+        "tutorial.ts",
+        {
+            **devnet_environment(devnet),
+            "OWNER_KEY": "0x" + labelled_key("owner").hex(),
+            "SESSION_KEY": "0x" + labelled_key("session").hex(),
+            "WORKER_ADDRESS": worker_address,
+            "WORKER_LIMIT_USDC": limit_usdc,
+            "RECIPIENT": recipient,
+            "VALID_UNTIL_MS": str(until),
+        },
+    )
+    report = dict(json.loads(output))
+    return Tutorial(str(report["account"]).lower(), report, str(report.pop("file")))
 
 
 class SdkOracle:

@@ -149,10 +149,10 @@ class Draw:
         raw = "0x" + self._random.randbytes(20).hex()
         return self.among(raw, to_checksum_address(raw))
 
-    def keys(self, most: int = 3, *, module: bool = False) -> KeySet:
-        """1 to ``most`` keys in an order that need not be sorted."""
+    def keys(self, most: int = 3, *, role: str = "account owner", module: bool = False) -> KeySet:
+        """1 to ``most`` keys of a role in an order that need not be sorted; roles share no key."""
         labels = self._random.sample(range(1000), self.count(1, most))
-        keys = tuple(keccak(f"conformance key {label}".encode()) for label in labels)
+        keys = tuple(keccak(f"conformance {role} {label}".encode()) for label in labels)
         threshold = self.count(1, len(keys)) if self.maybe(0.7) else None
         return KeySet(keys, threshold, self.address() if module and self.maybe(0.2) else None)
 
@@ -189,7 +189,7 @@ class Draw:
             scope["actions"] = actions
         return DrawnSession(
             self.among(*known_chains()) if chain is None else chain,
-            self.keys(module=not enableable),
+            self.keys(role="session key", module=not enableable),
             scope,
         )
 
