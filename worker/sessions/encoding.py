@@ -8,7 +8,7 @@ from __future__ import annotations
 from eth_abi.abi import encode
 from eth_hash.auto import keccak
 
-from worker.policies import IntentExecution, Sudo, ValueLimit
+from worker.policies import IntentExecution, Sudo, TimeFrame, ValueLimit
 from worker.policies.evaluate import (
     EMISSARY_CALL_SELECTOR,
     FALLBACK_SELECTOR,
@@ -131,10 +131,14 @@ def expires_s(session: Session) -> int:
     own = {(action.target, action.selector) for action in (_resolve(action) for action in session.actions)}
     table = policy_table(session)
     for key in own:
-        ends = [end for policy in table.actions[key] if (end := int(getattr(policy, "valid_until_s", 0))) > 0]
-        if not ends:
+        # The table has one policy per contract, so at most one time-frame.
+        end = max(
+            (policy.valid_until_s for policy in table.actions[key] if isinstance(policy, TimeFrame)),
+            default=0,
+        )
+        if not end:
             return 0
-        latest = max(latest, min(ends))
+        latest = max(latest, end)
     return latest
 
 

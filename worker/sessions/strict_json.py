@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from worker.json_depth import check_depth
 from worker.policies.fields import MAX_SAFE_INTEGER, UnsafeJsonInteger
 from worker.sessions.errors import SessionFileError
 from worker.sessions.problems import FILE_FIX, printable_name, shortened
@@ -38,7 +39,10 @@ def loads(text: str | bytes) -> dict[str, Any]:
             f"is larger than {MAX_FILE_BYTES} bytes", field="session file", fix="is it the right file?"
         )
     try:
-        value: Any = _DECODER.decode(text.decode("utf-8") if isinstance(text, bytes) else text)
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        check_depth(text)
+        value: Any = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         raise SessionFileError(
             f"is not UTF-8 at byte {error.start}", field="session file", fix="save it as UTF-8"
@@ -49,9 +53,9 @@ def loads(text: str | bytes) -> dict[str, Any]:
             field="session file",
             fix="export it again with JSON.stringify",
         ) from None
-    except RecursionError:
+    except RecursionError:  # the caller's own stack is deep already
         raise SessionFileError("is nested too deep", field="session file", fix=FILE_FIX) from None
-    except ValueError as error:  # from our own hooks
+    except ValueError as error:  # from check_depth and our own hooks
         raise SessionFileError(str(error), field="session file", fix=FILE_FIX) from None
     if not isinstance(value, dict):
         raise SessionFileError("is not a JSON object", field="session file", fix=FILE_FIX)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -474,7 +476,7 @@ class TestBadFiles:
             ('{"chain": 01}', "session file", "not JSON"),
             ('\ufeff{"chain": 1}', "session file", "not JSON"),
             (b'\xff{"chain": 1}', "session file", "not UTF-8 at byte 0"),
-            ('{"chain": ' + "[" * 100_000 + "]" * 100_000 + "}", "session file", "nested too deep"),
+            ('{"chain": ' + "[" * 100_000 + "]" * 100_000 + "}", "session file", "nested more than 200 deep"),
             ('{"chain": 1, "chain": 1}', "chain", "twice"),
             ('{"account": {"owners": [], "a b": 1, "a b": 2}}', "account.a b", "twice"),
             (
@@ -492,6 +494,22 @@ class TestBadFiles:
         error = refused(text)
         assert error.field == field
         assert words in error.message
+
+    def test_deep_nesting_kills_no_process_whatever_the_recursion_limit(self) -> None:
+        # py_ecc, which comes with web3, lifts the limit; the JSON decoder then overruns the C stack.
+        script = (
+            "import sys; sys.setrecursionlimit(100_000)\n"
+            "from worker.sessions.errors import SessionFileError\n"
+            "from worker.sessions.file import load_session_file\n"
+            "for text in ('[' * 500_000, '{\"a\":' * 150_000, '[' * 300_000 + ']' * 300_000):\n"
+            "    try: load_session_file(text)\n"
+            "    except SessionFileError as error: print(error.message)\n"
+        )
+        root = Path(__file__).parents[3]
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.stdout.splitlines() == ["it is nested more than 200 deep"] * 3, done
 
     @pytest.mark.parametrize("number", ["1.0", "8453.0", "1e3", "-0", "9" * 5000, "-5", "0.1"])
     def test_numbers_that_are_no_exact_integers(self, number: str) -> None:

@@ -372,6 +372,10 @@ class TestOurSide:
         assert error.field == "owners.accounts[0]"
         assert "owns the account" in error.message
 
+    def test_nor_is_the_account_itself(self) -> None:
+        error = refused(make_session_file(session_key_address=ACCOUNT), our_keys=(ACCOUNT,))
+        assert error.field == "owners.accounts[0]"
+
     def test_another_chain(self) -> None:
         error = refused(make_session_file(chain=84532))
         assert error.field == "chain"
