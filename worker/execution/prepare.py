@@ -15,6 +15,7 @@ from worker.execution.explain import check_quote
 from worker.execution.retry import read_again
 from worker.execution.route_request import pre_claim_calls, route_request
 from worker.execution.runtime import Runtime
+from worker.execution.tokens import amount_format
 from worker.intents.states import State
 from worker.ledger.errors import LimitExceededError
 from worker.policies.base import CounterChange, Deny, Execution
@@ -93,7 +94,18 @@ def _work(attempt: Attempt) -> None:
                 field="session",
                 fix="it goes on once that has ended",
             ) from None
-        raise
+        raise PolicyDeniedError(_over_limit(error, session), field=error.policy) from None
+
+
+def _over_limit(error: LimitExceededError, session: RegisteredSession) -> str:
+    def write(amount: int) -> str:
+        return amount_format(session.chain_id)(error.token, amount) if error.token else str(amount)
+
+    where = f"call {error.call_index}: " if error.call_index >= 0 else ""
+    return (
+        f"{where}asks for {write(error.amount)}; of {write(error.limit)} {write(error.spent)} is spent and "
+        f"{write(error.reserved)} reserved"
+    )
 
 
 def end_if_out_of_time(attempt: Attempt) -> bool:
@@ -226,6 +238,7 @@ def judge(
         now_s=runtime.now_s,
         chain_s=state.time_s,
         latest_s=latest_s + runtime.settings.execution_margin_s,
+        amount=amount_format(session.chain_id),
     )
     if isinstance(verdict, Deny):
         index = verdict.call_index - ahead

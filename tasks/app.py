@@ -1,0 +1,191 @@
+"""The Celery app. A task is thin: it loads nothing but an id and calls one function of ``worker/execution``.
+
+Start a worker with ``celery -A tasks.app worker`` and the scheduler with ``celery -A tasks.app beat``; see ``Procfile``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, NoReturn, cast
+
+import structlog
+from celery import bootsteps
+from celery.schedules import crontab
+from celery.signals import beat_init, setup_logging, worker_init
+
+from config.logging import configure_logging
+from config.settings import SettingsError, get_settings
+from worker.errors import ExecutorError, InputError
+from worker.execution.dispatch import celery_app, dispatcher
+from worker.execution.fire import fire, read_strategies
+from worker.execution.prepare import prepare as do_prepare
+from worker.execution.runtime import Runtime
+from worker.execution.sign import sign as do_sign
+from worker.execution.submit import submit as do_submit
+from worker.execution.watch import tick as do_tick
+from worker.ledger.health import check_redis, require_fit
+from worker.strategies.schedule import schedule_entries
+
+log = structlog.get_logger(__name__)
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
+    raise SystemExit(code)
+
+
+try:
+    settings = get_settings()
+except SettingsError as problem:
+    _exit(str(problem), 2)
+
+app = celery_app(settings)
+app.set_default()
+dispatch = dispatcher(app)
+
+
+@cache
+def runtime() -> Runtime:
+    """This process's services; nothing in it connects before its first use, so a fork inherits no socket."""
+    return Runtime(settings, dispatch=dispatch)
+
+
+def _quietly(task: Callable[..., Any]) -> Callable[..., None]:
+    """Our own errors become one log line: the record already says what happens next, and a traceback helps nobody."""
+
+    @wraps(task)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            task(*args, **kwargs)
+        except ExecutorError as error:
+            log.warning("task not done", task=task.__name__, args=args, error=str(error))
+
+    return run
+
+
+@app.task(name="tasks.prepare")
+@_quietly
+def prepare(intent_id: str) -> None:
+    """QUEUED → AUTHORIZED."""
+    do_prepare(runtime(), intent_id)
+
+
+@app.task(name="tasks.sign")
+@_quietly
+def sign(intent_id: str) -> None:
+    """AUTHORIZED → SIGNED."""
+    do_sign(runtime(), intent_id)
+
+
+@app.task(name="tasks.submit")
+@_quietly
+def submit(intent_id: str) -> None:
+    """SIGNED → SUBMITTED."""
+    do_submit(runtime(), intent_id)
+
+
+@app.task(name="tasks.tick")
+@_quietly
+def tick() -> None:
+    """Look at every intent whose time has come."""
+    do_tick(runtime())
+
+
+@app.task(name="tasks.fire_strategy")
+@_quietly
+def fire_strategy(name: str) -> None:
+    """Enqueue what a strategy's latest fire time asks for, once."""
+    if settings.strategies_file is None:
+        raise InputError(
+            "is not set in this worker", field="SESSION_EXECUTOR_STRATEGIES_FILE", fix="set it as for beat"
+        )
+    fire(runtime(), read_strategies(settings.strategies_file, settings.chain_id), name)
+
+
+class Ticker(bootsteps.StartStopStep):
+    """Sends the ``tick`` message from the worker's main process.
+
+    Not beat's work: what was sent to an orchestrator must be followed whether or not a beat runs. Several workers may
+    tick; due records are handed out once.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Start ticking, if this worker serves the ``watch`` queue."""
+        if "watch" in parent.app.amqp.queues.consume_from:
+            self._timer = parent.timer.call_repeatedly(settings.tick_ms / 1000, self._send)
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Stop ticking; called on shutdown and before every reconnect."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @staticmethod
+    def _send() -> None:
+        try:
+            # nobody needs an old tick: the next one is on its way
+            app.send_task("tasks.tick", queue="watch", expires=max(2.0, settings.tick_ms / 250))
+        except Exception as error:  # noqa: BLE001 - the timer must survive whatever Redis does
+            log.warning("tick not sent", error=type(error).__name__)
+
+
+cast("dict[str, set[Any]]", app.steps)["consumer"].add(Ticker)
+
+
+@setup_logging.connect
+def _logging(**_: Any) -> None:
+    configure_logging(settings.log_level, json=settings.log_json)
+
+
+@worker_init.connect
+def _require_redis(**_: Any) -> None:
+    """Refuse to work on a Redis that may lose the books."""
+    _checked(
+        lambda: require_fit(
+            check_redis(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
+        )
+    )
+
+
+def _beat_schedule() -> dict[str, Any]:
+    """One entry per enabled strategy; the worker decides by its own slot key whether a fire is due."""
+    return {
+        f"strategy:{entry.name}": {
+            "task": "tasks.fire_strategy",
+            "args": [entry.name],
+            "schedule": crontab(**entry.crontab),
+            "options": {"queue": "prepare"},
+        }
+        for entry in schedule_entries(read_strategies(settings.strategies_file, settings.chain_id))
+    }
+
+
+try:
+    # RedBeat reads the schedule when it is made, which is before any signal of beat's
+    app.conf.beat_schedule = _beat_schedule()
+except ExecutorError as problem:
+    _strategies_problem: ExecutorError | None = problem
+else:
+    _strategies_problem = None
+
+
+@beat_init.connect
+def _require_strategies(**_: Any) -> None:
+    """A worker can go on without strategies, beat cannot."""
+    if _strategies_problem is not None:
+        _exit(str(_strategies_problem), _strategies_problem.exit_code)
+
+
+def _checked(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except ExecutorError as error:
+        _exit(str(error), error.exit_code)
