@@ -1,0 +1,56 @@
+# `make demo` and `make test` need Python 3.11+, Node.js 20+ and make; `make test` also redis-server, and go or vault.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := worker tasks config tests
+
+.PHONY: help demo test check format conformance fuzz vault lock clean
+
+help: ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PYTHON: $(PYTHON) is older than 3.11 (set PYTHON=python3.11 or newer)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/run.stamp ## a session key trades within its limits on a local chain
+	@$(BIN)/session-executor demo
+
+test: $(VENV)/dev.stamp ## every test, on real Redis, Vault, anvil and the real SDK
+	$(BIN)/pytest
+
+check: $(VENV)/dev.stamp ## lint, format, types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/pyright
+
+format: $(VENV)/dev.stamp ## format and mend what can be mended
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+conformance: $(VENV)/dev.stamp ## 500 random draws of each comparison with the real SDK (minutes)
+	CONFORMANCE_DRAWS=500 $(BIN)/pytest tests/conformance
+
+fuzz: $(VENV)/dev.stamp ## the property tests with 20 further seeds (minutes)
+	@for seed in $$(seq 1 20); do \
+		$(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$seed tests/unit || exit 1; \
+	done
+
+vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
+	tests/support/build_vault.sh
+
+lock: $(VENV)/dev.stamp ## resolve the lock files again
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --extra devnet -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --extra dev -o requirements-dev.lock pyproject.toml
+
+clean: ## remove the environment and the caches in the tree
+	rm -rf $(VENV) .pytest_cache .ruff_cache
