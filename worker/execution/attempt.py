@@ -103,7 +103,7 @@ class Attempt:
         wait_ms = backoff_ms(self.record.attempts, error)
         log.warning(
             "attempt failed",
-            intent=self.record.intent_id,
+            intent_id=self.record.intent_id,
             state=self.record.state,
             attempt=self.record.attempts,
             retry_in_ms=wait_ms,
@@ -131,7 +131,7 @@ def run_stage(
         who=runtime.who,
     )
     if record is None:
-        log.debug("nothing to do", intent=intent_id)
+        log.debug("nothing to do", intent_id=intent_id)
         return
     attempt = Attempt(runtime, record)
     try:
@@ -145,10 +145,10 @@ def run_stage(
                 raise
             on_error(attempt, error)
     except (FenceLostError, IllegalTransitionError) as error:
-        log.info("another has taken the intent", intent=intent_id, reason=str(error))
+        log.info("another has taken the intent", intent_id=intent_id, reason=str(error))
     except LedgerUnavailableError as error:
         # the lease ends by itself and the due index brings the record back
-        log.warning("the ledger does not answer", intent=intent_id, reason=str(error))
+        log.warning("the ledger does not answer", intent_id=intent_id, reason=str(error))
 
 
 def send(runtime: Runtime, stage: str, intent_id: str) -> None:
@@ -156,15 +156,15 @@ def send(runtime: Runtime, stage: str, intent_id: str) -> None:
     try:
         runtime.dispatch(stage, intent_id)
     except Exception as error:  # noqa: BLE001 - kombu, redis and socket errors alike
-        log.warning("message not sent", stage=stage, intent=intent_id, error=type(error).__name__)
+        log.warning("message not sent", stage=stage, intent_id=intent_id, error=type(error).__name__)
 
 
 def audit(record: IntentRecord, to_state: State, why: str) -> None:
     """One log line for each change of state."""
     log.info(
         "intent ended" if to_state in FINAL else "intent moved",
-        intent=record.intent_id,
-        session=record.intent.session_id,
+        intent_id=record.intent_id,
+        session_id=record.intent.session_id,
         source=record.intent.source,
         from_state=record.state,
         to_state=to_state,

@@ -70,6 +70,6 @@ def fire(runtime: Runtime, strategies: Sequence[Strategy], name: str) -> Enqueue
         "slot fired" if first else "slot was fired before",
         strategy=name,
         slot_s=slot_s,
-        intent=intent.intent_id,
+        intent_id=intent.intent_id,
     )
     return enqueued

@@ -56,7 +56,7 @@ def _work(attempt: Attempt) -> None:
         # certainly not accepted, by this try: what is known goes back to what it was
         attention = plan_for(error).attention
         wait_ms = backoff_ms(record.attempts, error)
-        log.warning("not sent", intent=record.intent_id, retry_in_ms=wait_ms, error=describe(error))
+        log.warning("not sent", intent_id=record.intent_id, retry_in_ms=wait_ms, error=describe(error))
         attempt.leave(
             due_ms=runtime.now_ms() + wait_ms, sent=before, attention=attention, reason=describe(error)
         )
@@ -98,7 +98,7 @@ def _accepted(attempt: Attempt, result: SubmitResult, before: str) -> None:
 
 def _on_error(attempt: Attempt, error: Exception) -> None:
     """No answer, a 5xx, a 404 or 409, nonsense, a bug: the bytes may have been accepted, so ask for the nonce."""
-    log.warning("fate of the submit is unknown", intent=attempt.record.intent_id, error=describe(error))
+    log.warning("fate of the submit is unknown", intent_id=attempt.record.intent_id, error=describe(error))
     attempt.leave(
         due_ms=attempt.runtime.now_ms() + _ASK_AFTER_MS,
         sent=MAYBE,

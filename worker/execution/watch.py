@@ -80,11 +80,11 @@ def _poll_safely(runtime: Runtime, record: IntentRecord) -> None:
     try:
         poll(runtime, record)
     except (FenceLostError, IllegalTransitionError) as error:
-        log.info("another has taken the intent", intent=record.intent_id, reason=str(error))
+        log.info("another has taken the intent", intent_id=record.intent_id, reason=str(error))
     except LedgerUnavailableError as error:
-        log.warning("the ledger does not answer", intent=record.intent_id, reason=str(error))
+        log.warning("the ledger does not answer", intent_id=record.intent_id, reason=str(error))
     except Exception as error:  # one record's trouble must not stop the others
-        log.exception("poll failed", intent=record.intent_id, error=type(error).__name__)
+        log.exception("poll failed", intent_id=record.intent_id, error=type(error).__name__)
 
 
 def poll(runtime: Runtime, record: IntentRecord) -> None:
@@ -189,7 +189,7 @@ def _no_status(runtime: Runtime, record: IntentRecord, error: OrchestratorError)
         fields |= {"attention": "ORCHESTRATOR_AUTH", "reason": describe(error)}
     elif failures >= _SILENCE and not record.attention:
         fields |= {"attention": "ORCHESTRATOR", "reason": describe(error)}
-    log.info("no status", intent=record.intent_id, retry_in_ms=delay_ms, error=describe(error))
+    log.info("no status", intent_id=record.intent_id, retry_in_ms=delay_ms, error=describe(error))
     now_ms = runtime.now_ms()
     runtime.ledger.annotate(
         record.intent_id, now_ms=now_ms, fence=record.fence, due_ms=now_ms + delay_ms, **fields
