@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.pipeline import Pipeline, transfer
 from tests.support.sdk import (
     NodeError,
     Tutorial,
@@ -19,6 +21,7 @@ from tests.support.sdk import (
 )
 from worker.devnet.chain import EMISSARY
 from worker.devnet.devnet import Devnet
+from worker.intents.states import State
 from worker.sessions.emissary import (
     decode_is_permission_enabled,
     decode_nonce,
@@ -165,3 +168,29 @@ class TestScripts:
     def test_a_failing_script_is_an_error(self) -> None:
         with pytest.raises(NodeError, match="API_KEY is not set"):
             run_node("tutorial.ts", {})
+
+
+class TestOurWorker:
+    """A session that the SDK exported is traded by our pipeline. Last in the file: it puts the devnet back."""
+
+    def test_it_trades_within_the_limit_that_the_user_approved(
+        self, devnet: Devnet, redis_url: str, tmp_path: Path
+    ) -> None:
+        pipeline = Pipeline(devnet, redis_url, tmp_path)
+        done = run_tutorial(devnet, worker_address=pipeline.key_address, recipient=RECIPIENT, limit_usdc="30")
+        session = registered(done.file, keys=(pipeline.key_address,))
+        pipeline.runtime.sessions.put(session)
+        names = [
+            pipeline.submit(f"trade {number}", transfer(TEN, to=RECIPIENT), session_id=session.session_id)
+            for number in range(4)
+        ]
+        records = pipeline.run(*names)
+        states = [record.state for record in records]
+        assert sorted(states) == [State.COMPLETED] * 3 + [State.REJECTED], [r.reason for r in records]
+        # 10 by the SDK, 30 by us
+        assert devnet.usdc_balance(RECIPIENT) == 4 * TEN
+        assert devnet.usdc_balance(done.account) == 96 * TEN
+        assert pipeline.budget(session) == (3 * TEN, 0)
+        assert decode_is_permission_enabled(
+            read(devnet, is_permission_enabled_call(session.account, session.permission_id))
+        )
