@@ -25,15 +25,12 @@ def problem(role: str, settings: Settings) -> str:
     Args:
         role: ``worker`` (its queue of ticks is short, and Redis answers) or ``beat`` (a scheduler holds RedBeat's lock).
         settings: where Redis is, and how often there is a tick.
+
+    Raises:
+        SettingsError: Redis's URL cannot be used.
     """
     conf = celery_settings(settings)
-    timeout_s = settings.redis_timeout_ms / 1000
-    client = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        protocol=2,
-    )
+    client = _client(settings)
     try:
         with client:
             if role == "beat":
@@ -47,6 +44,20 @@ def problem(role: str, settings: Settings) -> str:
     except redis.RedisError as error:
         # the text of a connection error names host and port; the URL with the password is in none
         return f"Redis does not answer ({type(error).__name__})"
+
+
+def _client(settings: Settings) -> redis.Redis:
+    timeout_s = settings.redis_timeout_ms / 1000
+    try:
+        return redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            protocol=2,
+        )
+    except ValueError:
+        # the text quotes parts of the URL, which may be the password
+        raise SettingsError("SESSION_EXECUTOR_REDIS_URL: is no Redis URL") from None
 
 
 def _lock_key(conf: dict[str, Any]) -> str:
