@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.support.pipeline import Pipeline, transfer
+from tests.support.pipeline import STAGES, Pipeline, transfer
 from worker.execution.submit import submit
 from worker.execution.watch import tick
 from worker.intents.states import FINAL, State
@@ -256,14 +258,12 @@ def test_a_chain_that_cannot_be_trusted_shows_and_signs_nothing(
 
 
 def test_two_workers_with_the_same_message_do_the_work_once(pipeline: Pipeline) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from tests.support.pipeline import STAGES
-
     ids = [pipeline.submit(f"trade {number}", transfer(1_000_000)) for number in range(4)]
     workers = [pipeline.new_runtime() for _ in range(4)]
+    deadline = time.monotonic() + 60
     with ThreadPoolExecutor(8) as pool:
-        for _ in range(400):
+        while not all(pipeline.state(intent_id) in FINAL for intent_id in ids):
+            assert time.monotonic() < deadline
             batch, pipeline.messages = pipeline.messages, []
             work = [
                 pool.submit(STAGES[stage], worker, intent_id)
@@ -273,7 +273,6 @@ def test_two_workers_with_the_same_message_do_the_work_once(pipeline: Pipeline) 
             work += [pool.submit(tick, worker) for worker in workers]
             for item in work:
                 item.result()
-            if all(pipeline.state(intent_id) in FINAL for intent_id in ids):
-                break
+            time.sleep(0.02)
     assert [pipeline.state(intent_id) for intent_id in ids] == [State.COMPLETED] * 4
     assert pipeline.executed() == 4
