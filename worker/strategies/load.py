@@ -198,11 +198,11 @@ def _kind(value: Any, at: str) -> Kind:
 
 def _session(value: Any, at: str) -> str:
     text = _text(value, at)
-    if not (_SESSION_ID.fullmatch(text) if text.startswith("ses_") else _NAME.fullmatch(text)):
+    if not _SESSION_ID.fullmatch(text):
         raise StrategyError(
             f"{_short(text)!r} is no session",
             field=at,
-            fix="use ses_ and 16 hex digits, or the session's alias",
+            fix="use its id, ses_ and 16 hex digits: see `session-executor sessions list`",
         )
     return text
 

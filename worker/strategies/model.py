@@ -19,7 +19,7 @@ class Strategy:
     Attributes:
         name: unique, part of each fire's idempotency key.
         kind: what it does.
-        session: ``ses_…`` id or alias of the session that signs.
+        session: id of the session that signs, ``ses_…``.
         cron: when it fires, in UTC.
         to: who receives, lower-case address.
         amount: how much of which token, base units; the zero address as token is the chain's own currency.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from worker.intents.amount import format_amount
 from worker.intents.model import TradeIntent
 from worker.policies.base import Execution
@@ -14,7 +12,6 @@ from worker.strategies.schedule import latest_slot, valid_until
 NATIVE_TOKEN = "0x" + "00" * 20
 """Stands for the chain's own currency in a token table."""
 
-_SESSION_ID = re.compile(r"ses_[0-9a-f]{16}")
 #: ``transfer(address,uint256)`` of ERC-20.
 _TRANSFER = bytes.fromhex("a9059cbb")
 
@@ -44,11 +41,9 @@ def intent_of(
             field=at,
             fix="use the latest fire time",
         )
-    if not _SESSION_ID.fullmatch(session_id) or (
-        strategy.session.startswith("ses_") and strategy.session != session_id
-    ):
+    if strategy.session != session_id:
         raise StrategyError(
-            f"{session_id} is not its session {strategy.session}", field=at, fix="check the session's alias"
+            f"{session_id} is not its session {strategy.session}", field=at, fix="pass the session that it names"
         )
     token = strategy.amount.token
     if token.chain_id != chain_id:

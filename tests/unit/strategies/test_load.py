@@ -71,13 +71,13 @@ class TestGood:
                 not_after_s="900",
                 start="2026-01-01T00:00:00Z",
                 end="2027-01-01 00:00:00+00:00",
-                session='"savings"',
+                session='"ses_00112233445566ff"',
                 cron='"0  9\\t* * mon-fri"',
             )
         )
         assert (strategy.enabled, strategy.sponsored, strategy.not_after_s) == (False, False, 900)
         assert (strategy.start_s, strategy.end_s) == (1_767_225_600, 1_798_761_600)
-        assert strategy.session == "savings"
+        assert strategy.session == "ses_00112233445566ff"
         assert strategy.cron.text == "0 9 * * MON-FRI"
 
     @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ BAD: list[tuple[str, str, str, str]] = [
     ("session", '"ses_123"', "no session", "16 hex"),
     ("session", '"ses_0123456789ABCDEF"', "no session", "16 hex"),
     ("session", '"ses_0123456789abcdef\\n"', "no session", "16 hex"),
-    ("session", '"My Session"', "no session", "alias"),
-    ("session", '""', "no session", "alias"),
+    ("session", '"My Session"', "no session", "16 hex digits"),
+    ("session", '""', "no session", "16 hex digits"),
     ("session", "[]", "is a list, not text", "quotes"),
     ("to", '"0x70997970C51812dc3A010C7d01b50e0d17dc79c8"', "EIP-55 checksum", "copy it again"),
     ("to", '"0x70997970C51812dc3A010C7d01b50e0d17dc79"', "no address", "40 hex"),

@@ -34,7 +34,7 @@ def at(text: str) -> int:
 
 def every(cron: str, **changes: object) -> Strategy:
     strategy = Strategy(
-        "s", "recurring-transfer", "savings", parse_cron(cron), "0x" + "11" * 20, Amount(1, USDC)
+        "s", "recurring-transfer", "ses_0123456789abcdef", parse_cron(cron), "0x" + "11" * 20, Amount(1, USDC)
     )
     return replace(strategy, **changes)
 
