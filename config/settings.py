@@ -60,18 +60,24 @@ class Settings(BaseSettings):
         0, description="Added to the quote's expiry when a time frame is checked against it.", ge=0
     )
     max_clock_skew_s: int = Field(
-        60, description="Refuse to sign when chain and local clock differ by more; Base blocks every 2 s.", gt=0
+        60,
+        description="Refuse to sign when chain and local clock differ by more; Base blocks every 2 s.",
+        gt=0,
     )
     min_quote_left_s: int = Field(
         10, description="A quote with less life left is dropped: signing and POST take up to this long.", ge=0
     )
     claim_lease_ms: int = Field(
-        45_000, description="An attempt that is silent for this long is taken over; above the task's hard limit.", gt=0
+        45_000,
+        description="An attempt that is silent for this long is taken over; above the task's hard limit.",
+        gt=0,
     )
     task_soft_limit_s: int = Field(30, description="A stage must finish within this.", gt=0)
     task_hard_limit_s: int = Field(40, description="A stage is killed after this.", gt=0)
     max_attempts: int = Field(
-        30, description="Claims of one intent before it is signed, then DEAD: some 13 minutes of an outage.", gt=0
+        30,
+        description="Claims of one intent before it is signed, then DEAD: some 13 minutes of an outage.",
+        gt=0,
     )
 
     # --- watching: the cadence of the SDK's waitForExecution
@@ -83,7 +89,9 @@ class Settings(BaseSettings):
     )
     watch_stale_ms: int = Field(30_000, description="Delay between polls once attention is set.", gt=0)
     not_found_grace_s: int = Field(
-        60, description="How long after a signed payload's expiry a 404 must last before it counts as dead.", ge=0
+        60,
+        description="How long after a signed payload's expiry a 404 must last before it counts as dead.",
+        ge=0,
     )
     success_status: Literal["COMPLETED", "FILLED", "PRECONFIRMED"] = Field(
         "COMPLETED", description="The first orchestrator status that counts as done."
@@ -120,4 +128,6 @@ def get_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()
-        raise SettingsError(f"{Settings.model_config.get('env_prefix', '')}{name}: {problem['msg']}") from None
+        raise SettingsError(
+            f"{Settings.model_config.get('env_prefix', '')}{name}: {problem['msg']}"
+        ) from None

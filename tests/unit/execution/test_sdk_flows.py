@@ -50,10 +50,7 @@ class MemoryKeys:
 
 def _keys(flow: dict[str, Any]) -> MemoryKeys:
     return MemoryKeys(
-        {
-            entry["address"].lower(): bytes.fromhex(entry["privateKey"][2:])
-            for entry in flow["keys"].values()
-        }
+        {entry["address"].lower(): bytes.fromhex(entry["privateKey"][2:]) for entry in flow["keys"].values()}
     )
 
 
@@ -98,7 +95,9 @@ def test_the_quote_request_is_the_sdks(name: str) -> None:
         enable=not flow["enabledOnChain"],
         gas_units=None if gas is None else int(gas),
     )
-    if flow["transaction"]["sponsored"] is not True:  # we know all or nothing; the flow sponsors the gas alone
+    if (
+        flow["transaction"]["sponsored"] is not True
+    ):  # we know all or nothing; the flow sponsors the gas alone
         body["options"]["sponsorSettings"] = json.loads(recorded)["options"]["sponsorSettings"]
     assert json.dumps(body, separators=(",", ":")) == recorded
 
