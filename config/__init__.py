@@ -1,0 +1,1 @@
+"""Settings, Celery's settings, logging, and the files of Redis and Vault."""

@@ -14,7 +14,11 @@ class Settings(BaseSettings):
     """What an operator can set. Units are in the names; defaults suit one worker on one machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SESSION_EXECUTOR_", env_file=".env", extra="ignore", hide_input_in_errors=True
+        env_prefix="SESSION_EXECUTOR_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     # --- services
@@ -124,7 +128,7 @@ def get_settings() -> Settings:
         SettingsError: names the first variable that cannot be used.
     """
     try:
-        return Settings()
+        return Settings()  # pyright: ignore[reportCallIssue]  # every field has a default
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()
