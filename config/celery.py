@@ -57,6 +57,12 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "timezone": "UTC",
         "beat_max_loop_interval": 2,
         "redbeat_redis_url": redis_url,
+        "redbeat_redis_options": {
+            "socket_connect_timeout": min(timeout_s, 1.0),
+            "socket_timeout": timeout_s,
+            # beat has to survive a restart of Redis
+            "retry_period": 60,
+        },
         "redbeat_key_prefix": "sx:redbeat:",
         # a beat that died holds the lock this long: no strategy fires meanwhile, and never two beats at once
         "redbeat_lock_timeout": 15,
