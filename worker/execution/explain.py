@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 from worker.execution.errors import StaleQuoteError, UnexplainedQuoteError
-from worker.execution.route_request import pre_claim_calls, signature_mode
+from worker.execution.route_request import Signer, pre_claim_calls, signature_mode
 from worker.orchestrator.port import Quote
 from worker.policies.base import Execution
-from worker.sessions.importing import RegisteredSession
 
 #: First byte of ``vt``: the calls are executed through ERC-7579. The second is the signature mode.
 VT_ERC7579 = 2
@@ -25,7 +24,7 @@ _UINT256 = 2**256
 def check_quote(
     quote: Quote,
     *,
-    session: RegisteredSession,
+    session: Signer,
     calls: Sequence[Execution],
     enable: bool,
     now_s: int,
@@ -35,7 +34,7 @@ def check_quote(
 
     Args:
         quote: the orchestrator's answer.
-        session: whose key would sign.
+        session: who would sign: a session, or the account's owners.
         calls: the intent's calls.
         enable: whether the intent carries the enable signature.
         now_s: our clock, unix seconds.
@@ -79,7 +78,7 @@ def _check_mandate(
     quote: Quote,
     op: Mapping[str, Any],
     *,
-    session: RegisteredSession,
+    session: Signer,
     calls: Sequence[Execution],
     enable: bool,
     now_s: int,
@@ -117,7 +116,7 @@ def _check_life(expires_s: int, now_s: int, min_left_s: int) -> None:
         _refuse("intentOp.expires", f"is more than {MAX_QUOTE_LIFE_S} s away")
 
 
-def _check_settlement(mandate: Mapping[str, Any], path: str, session: RegisteredSession) -> None:
+def _check_settlement(mandate: Mapping[str, Any], path: str, session: Signer) -> None:
     qualifier = _object(mandate.get("qualifier"), f"{path}.qualifier")
     path = f"{path}.qualifier.settlementContext"
     context = _object(qualifier.get("settlementContext"), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from eth_utils.address import to_checksum_address
 
@@ -11,6 +11,7 @@ from worker.policies.base import Execution
 from worker.sessions.encoding import DUMMY_SELECTOR, DUMMY_TARGET
 from worker.sessions.importing import RegisteredSession
 from worker.signing.mock import mock_signature
+from worker.signing.structs import AccountKind
 
 MODE_ERC1271 = 1
 MODE_EMISSARY_EXECUTION_ERC1271 = 5
@@ -19,12 +20,36 @@ DUMMY_PRE_CLAIM = Execution(DUMMY_TARGET, 0, DUMMY_SELECTOR)
 """Gives the filler an execution to verify, which is what triggers the enable (signing.md 2)."""
 
 
-def signature_mode(session: RegisteredSession) -> int:
-    """``options.signatureMode`` of an intent that this session signs."""
+class Signer(Protocol):
+    """Who signs an intent, as far as the quote depends on it: a session, or the account's owners."""
+
+    @property
+    def account(self) -> str:
+        """The smart account, lower-case."""
+        ...
+
+    @property
+    def account_kind(self) -> AccountKind:
+        """Its kind."""
+        ...
+
+    @property
+    def chain_id(self) -> int:
+        """The one chain of the intent."""
+        ...
+
+    @property
+    def verify_executions(self) -> bool:
+        """Whether the emissary checks each call; owners and bare sessions sign as the account (ERC-1271)."""
+        ...
+
+
+def signature_mode(session: Signer) -> int:
+    """``options.signatureMode`` of an intent that this signer signs."""
     return MODE_EMISSARY_EXECUTION_ERC1271 if session.verify_executions else MODE_ERC1271
 
 
-def pre_claim_calls(session: RegisteredSession, *, enable: bool) -> tuple[Execution, ...]:
+def pre_claim_calls(session: Signer, *, enable: bool) -> tuple[Execution, ...]:
     """The calls ahead of the user's own: the dummy one when the session is enabled by this intent."""
     return (DUMMY_PRE_CLAIM,) if enable and session.verify_executions else ()
 
