@@ -193,6 +193,63 @@ const methods = {
   },
 }
 
+// --- accounts: derived from a configuration, and what an owner sends from them
+
+const actions = require('@rhinestone/sdk/actions/smart-sessions')
+const modules = require(join(root, 'modules/index.js'))
+const accountsOf = require(join(root, 'accounts/index.js'))
+
+// options: {salt?, nonce?, version?} of the account's configuration; nonce is a bigint to the SDK
+function configured({ kind, owners: ownerSet, address, options = {}, sessions = true }, chainIds = []) {
+  const { nonce, ...rest } = options
+  const instance = new sdk.RhinestoneSDK({
+    apiKey: 'oracle',
+    endpointUrl: ORCHESTRATOR_URL,
+    provider: { type: 'custom', urls: Object.fromEntries(chainIds.map((id) => [id, RPC_URL])) },
+  })
+  return instance.createAccount({
+    account: { type: kind, ...rest, ...(nonce !== undefined && { nonce: BigInt(nonce) }) },
+    owners: owners(ownerSet),
+    experimental_sessions: { enabled: sessions },
+    ...(address !== undefined && { initData: { address } }),
+  })
+}
+
+Object.assign(methods, {
+  // Address, init code, the ops that a route request carries, and the calls that install and uninstall the emissary
+  // and install the executor.
+  derive: async ({ account: input }) => {
+    const account = await configured(input)
+    const context = { config: account.config, accountAddress: account.getAddress() }
+    return {
+      address: account.getAddress(),
+      initCode: accountsOf.getInitCode(account.config),
+      setupOps: setupOps(account),
+      enable: await actions.experimental_enable().resolve(context),
+      disable: await actions.experimental_disable().resolve(context),
+      executor: accountsOf.getModuleInstallationCalls(account.config, modules.getIntentExecutor(account.config)),
+    }
+  },
+
+  // A whole sendTransaction signed by the owners.
+  ownerTransaction: async ({ account: input, chain, calls, sponsored, intentOp }) => {
+    const account = await configured(input, [chain])
+    stub = {
+      reads: [],
+      requests: [],
+      chain: () => '0x',
+      orchestrator: (path) =>
+        path === '/intents/route' ? { intentOp, intentCost: {} } : { result: { id: '1', status: 'PENDING' } },
+    }
+    await account.sendTransaction({
+      chain: registry.getChainById(chain),
+      calls: revive(calls),
+      ...(sponsored !== undefined && { sponsored }),
+    })
+    return { reads: stub.reads, route: stub.requests[0].body, submit: JSON.parse(stub.requests[1].body) }
+  },
+})
+
 function encode(value) {
   return JSON.stringify(value, (_, item) => (typeof item === 'bigint' ? item.toString() : item))
 }
