@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from worker.errors import InputError
 
+_SERVER = ("starlette", "uvicorn")
 
-def no_extra(error: ImportError) -> InputError:
-    """What to say when the optional parts are not installed."""
-    return InputError(
-        f"the local chain's parts are not installed ({error.name or 'unknown module'} is missing)",
-        field="devnet",
-        fix="pip install 'session-executor[devnet]'",
-    )
+
+def require_extra(*modules: str) -> None:
+    """Make sure that the optional parts are installed; the devnet's own process needs them, not this one.
+
+    Args:
+        modules: what is needed besides the server.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for module in (*_SERVER, *modules):
+        if find_spec(module) is None:
+            raise InputError(
+                f"the local chain's parts are not installed ({module} is missing)",
+                field="devnet",
+                fix="pip install 'session-executor[devnet]'",
+            )
 
 
 def devnet(
@@ -28,8 +40,7 @@ def devnet(
     ] = None,
 ) -> None:
     """Run a local chain with an orchestrator until interrupted; prints the settings that point a worker at it."""
-    try:
-        from worker.devnet.devnet import run_forever
-    except ImportError as error:
-        raise no_extra(error) from None
+    require_extra()
+    from worker.devnet.devnet import run_forever
+
     raise typer.Exit(run_forever(port, rpc_port, fork_url))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,14 +17,16 @@ from worker.errors import ExecutorError, ServiceError
 if TYPE_CHECKING:
     from config.settings import Settings
     from worker.chain.reader import ChainReader
-    from worker.execution.runtime import Runtime
 
+#: Above what each service's own time limit allows it (a key store that hashes slowly, five chain reads), and still a
+#: time that one waits for.
+BOUND_S = 30.0
 _MARKS = {"ok": "ok", "warn": "warning", "fail": "FAILED"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was looked at; ``detail`` and ``fix`` may hold several lines."""
 
     what: str
     status: Literal["ok", "warn", "fail"]
@@ -46,61 +49,102 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         raise typer.Exit(1)
 
 
-def examine(config: Settings) -> list[Finding]:
-    """Every finding; none hides another, and each is bounded in time by its service's own limit."""
+def examine(config: Settings, *, bound_s: float = BOUND_S) -> list[Finding]:
+    """Every finding. The services are asked at the same time, so that a slow one holds up none of the others.
+
+    Args:
+        config: the settings.
+        bound_s: how long all of it may take; what has not answered by then has failed.
+    """
     from worker.execution.runtime import Runtime, key_store
 
     services = Runtime(config, dispatch=_no_dispatch)
-    found = _redis(config)
-    found.append(_probe("key store", lambda: key_store(config).check()))
-    found.append(_probe("orchestrator", lambda: _orchestrator(services)))
-    chain = _probe("chain", lambda: _chain_id(services.chain))
-    found.append(chain)
-    if chain.status == "ok":  # without an endpoint, the rest would only repeat it
-        found += [
-            _probe("emissary", lambda: _emissary(services.chain)),
-            _probe("token decimals", lambda: _decimals(services.chain, config.chain_id)),
-            _probe("clock", lambda: _clock(services.chain, config.max_clock_skew_s)),
-        ]
-    return found
+    ends = time.monotonic() + bound_s
+    groups = [
+        _Group([("redis", lambda: _redis(config))]),
+        _Group([("key store", lambda: _ok(key_store(config).check()))]),
+        _Group([("orchestrator", lambda: _ok(services.orchestrator.check()))]),
+        _Group(
+            [
+                ("chain", lambda: _ok(_chain_id(services.chain))),
+                ("emissary", lambda: _ok(_emissary(services.chain))),
+                ("token decimals", lambda: _ok(_decimals(services.chain, config.chain_id))),
+                ("clock", lambda: _ok(_clock(services.chain, config.max_clock_skew_s))),
+            ]
+        ),
+    ]
+    return [finding for group in groups for finding in group.findings(ends, bound_s)]
+
+
+#: What a look gives: ok or warn, what was seen, and the fix.
+_Seen = tuple[Literal["ok", "warn", "fail"], str, str]
+
+
+class _Group:
+    """Looks that need the same service, one after the other, in a thread that nobody has to wait for.
+
+    When the first of them fails the others are not tried: without the service they would only repeat it.
+    """
+
+    def __init__(self, looks: list[tuple[str, Callable[[], _Seen]]]) -> None:
+        self._looks = looks
+        self._found: list[Finding] = []
+        # a daemon: a service that never ends its answer must not keep the command alive
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def findings(self, ends: float, bound_s: float) -> list[Finding]:
+        """One finding for each look, at the latest when the monotonic clock shows ``ends``."""
+        self._thread.join(max(0.0, ends - time.monotonic()))
+        found = list(self._found)
+        for what, _ in self._looks[len(found) :]:
+            first = found[0] if found else None
+            if first is None or first.status != "fail":
+                found.append(
+                    Finding(what, "fail", f"no answer within {bound_s:g} s", "see whether it is overloaded")
+                )
+            else:
+                found.append(Finding(what, "warn", f"not looked at: {first.what} failed", first.fix))
+        return found
+
+    def _run(self) -> None:
+        for what, look in self._looks:
+            self._found.append(_probe(what, look))
+            if self._found[0].status == "fail":
+                return
 
 
 def _no_dispatch(stage: str, intent_id: str) -> None:
     raise AssertionError((stage, intent_id))
 
 
-def _probe(what: str, look: Callable[[], str]) -> Finding:
+def _ok(detail: str) -> _Seen:
+    return "ok", detail, ""
+
+
+def _probe(what: str, look: Callable[[], _Seen]) -> Finding:
     try:
-        return Finding(what, "ok", look())
+        return Finding(what, *look())
     except ExecutorError as error:
-        where = f"{error.field}: " if error.field else ""
+        where = f"{error.field}: " if error.field and error.field != what else ""
         return Finding(what, "fail", f"{where}{error.message}", error.fix)
-    except Exception as error:  # noqa: BLE001 - one broken probe must not hide the others
+    except Exception as error:  # noqa: BLE001 - one broken look must not hide the others
         return Finding(what, "fail", f"unexpected {type(error).__name__}", "report this")
 
 
-def _redis(config: Settings) -> list[Finding]:
+def _redis(config: Settings) -> _Seen:
     from worker.ledger.health import check_redis, require_safe_url
 
     url = config.redis_url.get_secret_value()
-    try:
-        require_safe_url(url, allow_insecure=config.allow_insecure_redis)
-        health = check_redis(url, timeout_ms=config.redis_timeout_ms)
-    except ExecutorError as error:
-        return [Finding("redis", "fail", f"{error.field}: {error.message}", error.fix)]
+    require_safe_url(url, allow_insecure=config.allow_insecure_redis)
+    health = check_redis(url, timeout_ms=config.redis_timeout_ms)
     facts = (
         f"{health.server} {health.version} at {health.url}, {health.latency_ms:g} ms, "
         f"AOF {'on' if health.aof else 'off'} ({health.appendfsync}), eviction {health.maxmemory_policy}"
     )
-    problems = [
-        Finding("redis", "fail" if problem.fatal else "warn", problem.message, problem.fix)
-        for problem in health.problems
-    ]
-    return [Finding("redis", "ok", facts), *problems]
-
-
-def _orchestrator(services: Runtime) -> str:
-    return services.orchestrator.check()
+    status: Literal["ok", "warn", "fail"] = "fail" if health.fatal else "warn" if health.problems else "ok"
+    detail = "\n".join((facts, *(f"it {problem.message}" for problem in health.problems)))
+    return status, detail, "\n".join(problem.fix for problem in health.problems)
 
 
 def _chain_id(chain: ChainReader) -> str:
@@ -139,9 +183,10 @@ def _decimals(chain: ChainReader, chain_id: int) -> str:
 def _clock(chain: ChainReader, allowed_s: int) -> str:
     skew = int(time.time()) - chain.latest_block_time()
     if abs(skew) > allowed_s:
+        where = f"{skew} s behind" if skew > 0 else f"{-skew} s ahead of"
         raise ServiceError(
-            f"the latest block is {skew} s behind our clock, {allowed_s} s are allowed",
+            f"the latest block is {where} our clock, {allowed_s} s are allowed",
             field="clock",
             fix="set the machine's clock by NTP, and check that the endpoint follows the chain",
         )
-    return f"{skew} s from the latest block"
+    return f"{abs(skew)} s from the latest block"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from eth_utils.address import to_checksum_address
 
-from worker.cli.context import find_session, parsed, runtime
+from worker.cli.context import find_session, options, parsed, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError
 from worker.intents.states import FINAL, State
 
 if TYPE_CHECKING:
+    from worker.execution.runtime import Runtime
     from worker.intents.model import IntentRecord
     from worker.policies.base import Execution
 
@@ -27,23 +29,28 @@ NATIVE = "0x" + "00" * 20
 _TRANSFER = bytes.fromhex("a9059cbb")
 _CALL = re.compile(r"(0x[0-9a-fA-F]{40}):([0-9]{1,78}):(0x(?:[0-9a-fA-F]{2})*)")
 _POLL_S = 0.2
+#: The year 9999: a later time is a typing error, milliseconds perhaps.
+_LAST_S = 253_402_300_799
 
 
 @app.command()
 def submit(
     session: Annotated[str, typer.Option(help="The session's id, or the first digits of it.")],
-    to: Annotated[str, typer.Option(help="Who receives: an address.")] = "",
-    amount: Annotated[str, typer.Option(help='How much of which token, exact: "10 USDC".')] = "",
+    to: Annotated[str | None, typer.Option(help="Who receives: an address.")] = None,
+    amount: Annotated[str | None, typer.Option(help='How much of which token, exact: "10 USDC".')] = None,
+    token: Annotated[
+        str | None, typer.Option(help="The token's symbol or address, if --amount is only a number.")
+    ] = None,
     call: Annotated[
         list[str] | None,
         typer.Option(help="A raw call TO:WEI:DATA instead of a transfer; may be repeated, order counts."),
     ] = None,
     key: Annotated[
-        str, typer.Option(help="Idempotency key: the same key is the same intent, for ever.")
-    ] = "",
+        str | None, typer.Option(help="Idempotency key: the same key is the same intent, for ever.")
+    ] = None,
     not_after: Annotated[
-        str, typer.Option(help="Not to be signed after this: 2026-01-31T12:00:00Z, or unix seconds.")
-    ] = "",
+        str | None, typer.Option(help="Not to be signed after this: 2026-01-31T12:00:00Z, or unix seconds.")
+    ] = None,
     unsponsored: Annotated[
         bool, typer.Option("--unsponsored", help="The account pays the fees, not the project.")
     ] = False,
@@ -53,37 +60,43 @@ def submit(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Queue one intent for the workers."""
+    """Queue one intent for the workers. Repeat it with the same --key as often as you like: it executes once."""
     from worker.execution.enqueue import enqueue
     from worker.intents.model import TradeIntent
 
     services = runtime()
-    calls = _calls(services.settings.chain_id, to, amount, call or [])
-    found = find_session(services, session)
-    chosen = key or f"cli-{secrets.token_hex(8)}"
-    enqueued = enqueue(
-        services,
-        TradeIntent(
-            session_id=found.session_id,
-            idempotency_key=chosen,
-            calls=calls,
-            sponsored=not unsponsored,
-            not_after=_not_after(not_after),
-            source="cli",
-            note=note_text or (f"{amount} to {to}" if amount else ""),
-        ),
-    )
+    calls, receiver, what = _calls(services.settings.chain_id, to, amount, token, call or [])
+    until_s = 0 if not_after is None else _not_after(not_after)
+    found = find_session(services, session, field="--session")
+    if receiver == found.account:
+        raise InputError("is the paying account itself", field="--to", fix="give another receiver")
+    # an empty key (an unset variable in a script, say) is refused below: a random one would undo the safety
+    chosen = f"cli-{secrets.token_hex(8)}" if key is None else key
+    with options(session="--session", calls="--call", not_after="--not-after", idempotency_key="--key"):
+        enqueued = enqueue(
+            services,
+            TradeIntent(
+                session_id=found.session_id,
+                idempotency_key=chosen,
+                calls=calls,
+                sponsored=not unsponsored,
+                not_after=until_s,
+                source="cli",
+                note=note_text or what,
+            ),
+        )
     record = enqueued.record
     if not as_json:
         print_line(record.intent_id)
-        if not enqueued.created:
-            note(f"this key was used before for the same intent, which is {record.state}")
-        elif not key:
-            note(f"idempotency key {chosen}: give it again with --key to repeat this safely")
+    elif wait:
+        note(f"waiting for {record.intent_id}")
+    if not enqueued.created:
+        note(f"this key was used before for the same intent, which is {record.state}: already there")
+    elif key is None:
+        note(f"idempotency key {chosen}: give it again with --key to repeat this safely")
     if wait:
-        while record.state not in FINAL:
-            time.sleep(_POLL_S)
-            record = services.ledger.get(record.intent_id)
+        sys.stdout.flush()
+        record = _wait(services, record)
     if as_json:
         print_json({**_summary(record), "created": enqueued.created})
     elif wait:
@@ -94,7 +107,7 @@ def submit(
 
 @app.command("list")
 def list_intents(
-    session: Annotated[str, typer.Option(help="Only of this session.")] = "",
+    session: Annotated[str | None, typer.Option(help="Only of this session.")] = None,
     state: Annotated[list[State] | None, typer.Option(help="Only in this state; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(help="How many.", min=1, max=10_000)] = 50,
     offset: Annotated[int, typer.Option(help="How many to skip.", min=0)] = 0,
@@ -103,7 +116,7 @@ def list_intents(
     """Intents, the newest first."""
     services = runtime()
     found = services.ledger.list_intents(
-        session_id=find_session(services, session).session_id if session else "",
+        session_id="" if session is None else find_session(services, session, field="--session").session_id,
         states=state or (),
         limit=limit,
         offset=offset,
@@ -168,25 +181,70 @@ def cancel(
         print_line(f"{record.intent_id} {record.state}")
 
 
-def _calls(chain_id: int, to: str, amount: str, raw: list[str]) -> tuple[Execution, ...]:
+def _wait(services: Runtime, record: IntentRecord) -> IntentRecord:
+    """The record once it is final; says when a person should look meanwhile."""
+    told = ""
+    while record.state not in FINAL:
+        if record.attention and record.attention != told:
+            note(f"{record.state}, needs attention: {record.attention} ({record.reason})")
+            told = record.attention
+        time.sleep(_POLL_S)
+        record = services.ledger.get(record.intent_id)
+    return record
+
+
+def _calls(
+    chain_id: int, to: str | None, amount: str | None, token: str | None, raw: list[str]
+) -> tuple[tuple[Execution, ...], str, str]:
+    """The calls that the options ask for, who receives ("" for raw calls), and words for them.
+
+    Raises:
+        InputError: names the option.
+    """
     from worker.execution.tokens import token_table
-    from worker.intents.amount import parse_human
+    from worker.intents.amount import Amount, parse_amount, parse_human
     from worker.policies.base import Execution
     from worker.policies.fields import parse_address
 
     if raw:
-        if to or amount:
-            raise InputError("cannot go with --to and --amount", field="--call", fix="give one or the other")
-        return tuple(_raw_call(text, index) for index, text in enumerate(raw))
+        if (to, amount, token) != (None, None, None):
+            raise InputError(
+                "cannot go with --to, --amount and --token", field="--call", fix="give one or the other"
+            )
+        return tuple(_raw_call(text, index) for index, text in enumerate(raw)), "", ""
     for option, value in (("--to", to), ("--amount", amount)):
         if not value:
             raise InputError("is missing", field=option, fix='give --to and --amount "10 USDC", or --call')
-    receiver = str(parsed("--to", parse_address, to))
-    wanted = parse_human(amount, token_table(chain_id), field="--amount")
+    assert to is not None
+    assert amount is not None
+    receiver = parsed("--to", parse_address, to)
+    tokens = token_table(chain_id)
+    if token is None:
+        with options(token="--amount"):  # noqa: S106 - a coin, no password
+            wanted = parse_human(amount, tokens, field="--amount")
+    else:
+        with options(token="--token"):  # noqa: S106
+            coin = tokens(token)
+        if " " in amount.strip():
+            raise InputError(
+                "names a token, as --token does",
+                field="--amount",
+                fix="give the number, or leave --token out",
+            )
+        wanted = Amount(parse_amount(amount, token=coin, field="--amount"), coin)
+    if receiver == NATIVE:
+        raise InputError("is the zero address", field="--to", fix="give the receiver")
+    if receiver == wanted.token.address:
+        raise InputError(
+            f"is the {wanted.token.symbol} contract itself, where money is lost",
+            field="--to",
+            fix="give the receiver",
+        )
+    words = f"transfer {wanted} to {receiver}"
     if wanted.token.address == NATIVE:
-        return (Execution(receiver, wanted.value, b""),)
-    words = bytes(12) + bytes.fromhex(receiver[2:]) + wanted.value.to_bytes(32)
-    return (Execution(wanted.token.address, 0, _TRANSFER + words),)
+        return (Execution(receiver, wanted.value, b""),), receiver, words
+    data = _TRANSFER + bytes(12) + bytes.fromhex(receiver[2:]) + wanted.value.to_bytes(32)
+    return (Execution(wanted.token.address, 0, data),), receiver, words
 
 
 def _raw_call(text: str, index: int) -> Execution:
@@ -200,27 +258,32 @@ def _raw_call(text: str, index: int) -> Execution:
             field="--call",
             fix="write TO:WEI:DATA, such as 0x…40 digits:0:0xa9059cbb…",
         )
-    return Execution(
-        str(parsed("--call", parse_address, match[1])), int(match[2]), bytes.fromhex(match[3][2:])
-    )
+    return Execution(parsed("--call", parse_address, match[1]), int(match[2]), bytes.fromhex(match[3][2:]))
 
 
 def _not_after(text: str) -> int:
-    if not text:
-        return 0
-    if text.isascii() and text.isdigit() and len(text) <= 12:
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    """Unix seconds. Raises InputError."""
+    if text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_S)):
+        seconds = int(text)
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise InputError(
+                f"{text[:60]!r} is no time with a zone",
+                field="--not-after",
+                fix="write 2026-01-31T12:00:00Z, or unix seconds",
+            )
+        seconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+    if not 0 < seconds <= _LAST_S:
         raise InputError(
-            f"{text!r} is no time with a zone",
+            f"{text[:60]!r} is not between 1970 and the year 9999",
             field="--not-after",
-            fix="write 2026-01-31T12:00:00Z, or unix seconds",
+            fix="write 2026-01-31T12:00:00Z, or unix seconds (not milliseconds)",
         )
-    return int(moment.astimezone(UTC).timestamp())
+    return seconds
 
 
 def _summary(record: IntentRecord) -> dict[str, Any]:

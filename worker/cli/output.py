@@ -10,9 +10,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+#: No terminal has a width of its own; a table that is read by a program must not be folded at 80.
+_PIPE_WIDTH = 10_000
 
 
 def print_json(value: Any) -> None:
@@ -22,24 +25,33 @@ def print_json(value: Any) -> None:
 
 def print_line(text: str) -> None:
     """One plain line on standard output."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")
 
 
 def note(text: str) -> None:
     """One plain line on standard error, for what is no result."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table, or the sentence ``empty``."""
+    """A table, or the sentence ``empty``. A cell may hold several lines."""
     listed = list(rows)
     if not listed:
         print_line(empty)
         return
     table = Table(*columns)
     for row in listed:
-        table.add_row(*(_escaped(cell) for cell in row))
-    out.print(table)
+        # Text, so that brackets in what others wrote are not taken for markup
+        table.add_row(*(Text("\n".join(printable(line) for line in cell.split("\n"))) for cell in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    console.print(table)
+
+
+def printable(text: str) -> str:
+    """``text`` as one line without control characters: what others wrote must not steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def utc(seconds: float) -> str:
@@ -48,7 +60,3 @@ def utc(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         return f"unix second {seconds}"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("[", "\\[")

@@ -16,8 +16,11 @@ from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError, ServiceError
 
 if TYPE_CHECKING:
+    from worker.execution.prepare import ChainState
     from worker.execution.runtime import Runtime
     from worker.ledger.port import Budget
+    from worker.policies.policy import AmountFormat, PolicyModel
+    from worker.sessions.file import SessionFile
     from worker.sessions.importing import RegisteredSession
 
 app = typer.Typer(
@@ -27,6 +30,13 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SessionArgument = Annotated[str, typer.Argument(help="The session's id, or the first digits of it.")]
 #: A session file with every policy and a hundred chains is some 50 kB.
 _MAX_FILE = 1_000_000
+#: What people call the functions that sessions are mostly about.
+_FUNCTIONS = {
+    "a9059cbb": "transfer(address,uint256)",
+    "23b872dd": "transferFrom(address,address,uint256)",
+    "095ea7b3": "approve(address,uint256)",
+    "ffffffff": "plain transfer",
+}
 _UNRESTRICTED = (
     "this session is not restricted: its key may sign any message for the account, token permits included, "
     "whatever its actions say; ask for restrictToActions"
@@ -56,8 +66,9 @@ def import_session(
         our_keys=[key.address for key in key_store(services.settings).list()],
         chain_id=services.settings.chain_id,
         now_s=int(time.time()),
+        nonce=_read_nonce(services, parsed),
     )
-    warning = _chain_warning(services, session)
+    warning = _chain_word(services, session)[1]
     created = services.sessions.put(session, renew=renew)
     if not session.restricted:
         note(f"warning: {_UNRESTRICTED}")
@@ -100,25 +111,25 @@ def list_sessions(as_json: JsonFlag = False) -> None:
 @app.command("show")
 def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
     """A session's actions and policies, and what of its limits is spent and reserved."""
+    from worker.execution.prepare import ENABLE_POLICY
+
     services = runtime()
     found = find_session(services, session)
     budgets = services.ledger.budgets(found.session_id)
-    try:
-        enabled: bool | None = _chain_state(services, found)
-        why = ""
-    except ServiceError as error:
-        enabled, why = None, str(error)
-    actions: list[dict[str, Any]] = json.loads(found.file.text())["actions"]
+    enabled, word = _chain_word(services, found)
     if as_json:
+        actions: list[dict[str, Any]] = json.loads(found.file.text())["actions"]
         print_json(
             {
                 **_summary(found),
                 "enabled_on_chain": enabled,
+                "attention": word,
                 "actions": actions,
                 "budgets": [_budget(budget) for budget in budgets],
             }
         )
         return
+    fine = "enabled" if enabled else "not enabled yet; the first intent carries the approval"
     for name, value in {
         "session": found.session_id,
         "account": f"{to_checksum_address(found.account)} ({found.account_kind})",
@@ -126,28 +137,31 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
         "permission": "0x" + found.permission_id.hex(),
         "ends": utc(found.expires_s) if found.expires_s else "never",
         "restricted": "yes" if found.restricted else f"NO: {_UNRESTRICTED}",
-        "on chain": {True: "enabled", False: "not enabled; the first intent carries the approval", None: why}[
-            enabled
-        ],
+        "on chain": word or fine,
         "paused": "yes" if found.paused else "no",
     }.items():
         print_line(f"{name:11} {value}")
+    from worker.execution.tokens import amount_format
+
+    write = amount_format(found.chain_id)
     print_table(
         ("target", "function", "policies"),
         (
             (
-                str(action.get("target", "any other")),
-                str(action.get("selector", "any other")),
-                "\n".join(json.dumps(policy) for policy in action.get("policies", [{"type": "sudo"}]))
-                or "none",
+                "any other" if action.target is None else to_checksum_address(action.target),
+                "any other" if action.selector is None else _function(action.selector),
+                # no list is the SDK's [sudo], an empty one leaves the call to the fallback
+                "sudo: anything goes"
+                if action.policies is None
+                else "\n".join(_policy(policy, write) for policy in action.policies) or "none",
             )
-            for action in actions
+            for action in found.session.actions
         ),
         empty="no actions: the key may do anything",
     )
     print_table(
-        ("limit of", "allowed", "spent", "reserved"),
-        (_budget_row(services, budget) for budget in budgets),
+        ("action", "limit", "allowed", "spent", "reserved", "left"),
+        (_budget_row(found, budget, write) for budget in budgets if budget.policy != ENABLE_POLICY),
         empty="nothing is spent or reserved yet",
     )
 
@@ -155,17 +169,26 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
 @app.command("enable")
 def enable_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
     """Print the transaction that enables a session now; anyone may send it. Without it the first intent enables it."""
+    from worker.execution.errors import SessionUnusableError
     from worker.sessions.enabling import enable_call
 
     services = runtime()
     found = find_session(services, session)
-    if _chain_state(services, found):
+    state = _chain_state(services, found)
+    if state.enabled:
         if as_json:
             print_json({"enabled": True})
         else:
             print_line("the session is enabled already")
         return
     to, data = enable_call(found)
+    if state.nonce != found.enable_nonce:
+        raise SessionUnusableError(
+            f"the approval is for enable nonce {found.enable_nonce} and the account is at {state.nonce}: the transaction "
+            "would revert",
+            field="session",
+            fix="ask the user for a new approval and import it with --renew",
+        )
     call = {
         "chain_id": found.chain_id,
         "to": to_checksum_address(to),
@@ -201,7 +224,7 @@ def _set_paused(name: str, *, paused: bool) -> None:
 def _read(file: str) -> bytes:
     try:
         if file == "-":
-            content = sys.stdin.buffer.read(_MAX_FILE + 1)
+            content = sys.stdin.buffer.read(_MAX_FILE + 1) if sys.stdin else b""
         else:
             with Path(file).open("rb") as opened:
                 content = opened.read(_MAX_FILE + 1)
@@ -216,31 +239,65 @@ def _read(file: str) -> bytes:
     return content
 
 
-def _chain_state(services: Runtime, session: RegisteredSession) -> bool:
-    from worker.execution.prepare import read_chain
+def _read_nonce(services: Runtime, file: SessionFile) -> int | None:
+    """The account's enable nonce, for a file that names none; None when the chain cannot be asked.
 
-    return read_chain(services, session).enabled
+    Raises:
+        WrongChainError: the endpoint serves another chain.
+    """
+    from worker.chain.errors import WrongChainError
+    from worker.execution.prepare import read_enable_nonce
+
+    if file.nonce is not None or file.chain != services.settings.chain_id:
+        return None
+    try:
+        return read_enable_nonce(services, file.account.address)
+    except WrongChainError:
+        raise
+    except ServiceError:
+        return None  # `_chain_word` says so
 
 
-def _chain_warning(services: Runtime, session: RegisteredSession) -> str:
-    """What the chain says against using the session now; a chain that cannot be asked is a warning, a wrong one an error.
+def _chain_state(services: Runtime, session: RegisteredSession) -> ChainState:
+    """What the emissary says, asked once: an operator can repeat a command. Our own clock stands for the chain's.
+
+    Raises:
+        WrongChainError, ChainError, EmissaryReplyError
+    """
+    from worker.execution.prepare import ChainState
+    from worker.sessions import emissary
+    from worker.signing.contracts import SMART_SESSION_EMISSARY
+
+    def ask(data: bytes) -> bytes:
+        return services.chain.call(SMART_SESSION_EMISSARY, data)
+
+    enabled = emissary.decode_is_permission_enabled(
+        ask(emissary.is_permission_enabled_call(session.account, session.permission_id))
+    )
+    nonce = None if enabled else emissary.decode_nonce(ask(emissary.get_nonce_call(session.account)))
+    return ChainState(enabled, nonce, services.now_s)
+
+
+def _chain_word(services: Runtime, session: RegisteredSession) -> tuple[bool | None, str]:
+    """Whether the session is enabled (None: not known), and what stands against using it now (``""``: nothing).
 
     Raises:
         WrongChainError: the endpoint serves another chain.
     """
     from worker.chain.errors import WrongChainError
     from worker.execution.errors import SessionUnusableError
-    from worker.execution.prepare import must_enable, read_chain
+    from worker.execution.prepare import must_enable
 
     try:
-        must_enable(session, read_chain(services, session))
+        state = _chain_state(services, session)
+        must_enable(session, state)
     except WrongChainError:
         raise
     except SessionUnusableError as error:
-        return f"it cannot be used yet: {error}"
+        return False, f"it cannot be used yet: {error}"
     except ServiceError as error:
-        return f"not compared with the chain: {error}"
-    return ""
+        return None, f"not compared with the chain: {error}"
+    return state.enabled, ""
 
 
 def _summary(session: RegisteredSession) -> dict[str, Any]:
@@ -268,12 +325,57 @@ def _budget(budget: Budget) -> dict[str, str]:
     }
 
 
-def _budget_row(services: Runtime, budget: Budget) -> tuple[str, str, str, str]:
-    from worker.execution.tokens import amount_format
+def _budget_row(session: RegisteredSession, budget: Budget, write: AmountFormat) -> tuple[str, ...]:
+    def written(amount: int) -> str:
+        if budget.token:
+            return write(budget.token, amount)
+        return _native(amount, write) if budget.policy == "value-limit" else str(amount)
 
-    def write(amount: int) -> str:
-        return (
-            amount_format(services.settings.chain_id)(budget.token, amount) if budget.token else str(amount)
+    left = max(0, budget.limit - budget.spent - budget.reserved)
+    return (
+        _action_of(session, budget.counter),
+        budget.policy,
+        *(written(amount) for amount in (budget.limit, budget.spent, budget.reserved, left)),
+    )
+
+
+def _action_of(session: RegisteredSession, counter: str) -> str:
+    """Words for the action whose id begins the counter's name."""
+    from worker.policies.evaluate import FALLBACK_TARGET, action_id
+
+    for target, selector in session.table.actions:
+        if counter.startswith(action_id(target, selector)):
+            return "any other" if target == FALLBACK_TARGET else f"{target} {_function(selector)}"
+    return "-"
+
+
+def _function(selector: bytes) -> str:
+    return _FUNCTIONS.get(selector.hex(), "0x" + selector.hex())
+
+
+def _native(amount: int, write: AmountFormat) -> str:
+    """Native currency by its name where the chain's is listed, else wei."""
+    from worker.policies.fields import ZERO_ADDRESS
+
+    text = write(ZERO_ADDRESS, amount)
+    return f"{amount} wei" if ZERO_ADDRESS in text else text
+
+
+def _policy(policy: PolicyModel, write: AmountFormat) -> str:
+    """One policy in words; those without words of their own as the file has them."""
+    from worker.policies import SpendingLimits, Sudo, TimeFrame, UsageLimit, ValueLimit
+
+    if isinstance(policy, Sudo):
+        return "sudo: anything goes"
+    if isinstance(policy, SpendingLimits):
+        return "spending-limits: " + ", ".join(write(limit.token, limit.amount) for limit in policy.limits)
+    if isinstance(policy, TimeFrame):
+        start = f"from {utc(policy.valid_after_s)} " if policy.valid_after_s else ""
+        return f"time-frame: {start}" + (
+            f"until {utc(policy.valid_until_s)}" if policy.valid_until_s else "without end"
         )
-
-    return budget.policy, write(budget.limit), write(budget.spent), write(budget.reserved)
+    if isinstance(policy, UsageLimit):
+        return f"usage-limit: {policy.limit} calls"
+    if isinstance(policy, ValueLimit):
+        return f"value-limit: {_native(policy.limit, write)}"
+    return json.dumps(policy.model_dump(mode="json", by_alias=True, exclude_none=True))
