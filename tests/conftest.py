@@ -4,6 +4,7 @@ from __future__ import annotations
 
 pytest_plugins = [
     "tests.support.anvil",
+    "tests.support.deployment",
     "tests.support.redis",
     "tests.support.sdk",
     "tests.support.vault",
