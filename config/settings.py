@@ -83,6 +83,11 @@ class Settings(BaseSettings):
         description="Claims of one intent before it is signed, then DEAD: some 13 minutes of an outage.",
         gt=0,
     )
+    max_worker_deaths: int = Field(
+        3,
+        description="Attempts in a row that end with their worker's death, then quarantine: two may be bad luck.",
+        gt=0,
+    )
 
     # --- watching: the cadence of the SDK's waitForExecution
     poll_initial_ms: int = Field(500, description="Delay between polls at first (SDK 1.15).", gt=0)

@@ -66,9 +66,14 @@ class Child:
         """Its process id, which is its group's, too."""
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; the negative number of the signal that ended it."""
+        return self._process.poll()
+
     def running(self) -> bool:
         """Whether it has not ended."""
-        return self._process.poll() is None
+        return self.exit_code is None
 
     def log(self) -> str:
         """What it has printed."""
@@ -121,6 +126,8 @@ class Stack:
         concurrency: see there.
         beat: whether to run beat.
         settings: further settings, by their names without prefix.
+        app: the Celery app that workers and beat run: a module with ``tasks.app`` inside.
+        environment: further environment variables of the processes.
 
     Raises:
         LocalRedisError, DevnetError: something does not come up.
@@ -136,8 +143,11 @@ class Stack:
         concurrency: int = 2,
         beat: bool = True,
         settings: Mapping[str, str] | None = None,
+        app: str = "tasks.app",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
+        self._app = app
         self._stack = contextlib.ExitStack()
         self._concurrency = concurrency
         self.workers: list[Child] = []
@@ -147,7 +157,7 @@ class Stack:
                 redis_url = self._stack.enter_context(LocalRedis(directory / "redis")).url
             self.devnet = devnet or self._stack.enter_context(start_devnet())
             self._passphrase_file = self._write_passphrase()
-            self.environment = self._environment(redis_url, settings or {})
+            self.environment = self._environment(redis_url, settings or {}) | dict(environment or {})
             self.settings = Settings(
                 _env_file=None,  # pyright: ignore[reportCallIssue]
                 **{
@@ -220,9 +230,8 @@ class Stack:
     ) -> None:
         self.stop()
 
-    @staticmethod
-    def _celery(command: str) -> list[str]:
-        return [sys.executable, "-m", "celery", "-A", "tasks.app", command]
+    def _celery(self, command: str) -> list[str]:
+        return [sys.executable, "-m", "celery", "-A", self._app, command]
 
     def _write_passphrase(self) -> Path:
         path = self.directory / "passphrase"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from worker.errors import ExecutorError
-from worker.execution.retry import Move, Plan, backoff_ms, plan_for
+from worker.execution.retry import Move, Plan, attention_of_wait, backoff_ms, plan_for
 from worker.execution.runtime import Runtime
 from worker.intents.model import IntentRecord
 from worker.intents.states import FINAL, State
@@ -15,6 +15,11 @@ from worker.ledger.errors import FenceLostError, IllegalTransitionError, LedgerU
 from worker.policies.base import CounterChange
 
 log = structlog.get_logger(__name__)
+
+MAYBE = "maybe"
+"""Value of the field ``sent`` of a signed record whose bytes may have left us; see ``submit.py``."""
+QUARANTINED = "QUARANTINED"
+"""Attention code of an intent that killed its workers: nothing is signed or sent for it any more."""
 
 _AFTER_MOVE = {Move.REJECT: State.REJECTED, Move.FAIL: State.FAILED}
 
@@ -109,7 +114,11 @@ class Attempt:
             retry_in_ms=wait_ms,
             error=words,
         )
-        self.leave(due_ms=self.runtime.now_ms() + wait_ms, attention=plan.attention, reason=words)
+        self.leave(
+            due_ms=self.runtime.now_ms() + wait_ms,
+            attention=plan.attention or attention_of_wait(wait_ms),
+            reason=words,
+        )
 
 
 def run_stage(
@@ -135,6 +144,9 @@ def run_stage(
         return
     attempt = Attempt(runtime, record)
     try:
+        if quarantined(runtime, record):
+            _quarantine(attempt)
+            return
         try:
             work(attempt)
         except (FenceLostError, IllegalTransitionError, LedgerUnavailableError):
@@ -149,6 +161,22 @@ def run_stage(
     except LedgerUnavailableError as error:
         # the lease ends by itself and the due index brings the record back
         log.warning("the ledger does not answer", intent_id=intent_id, reason=str(error))
+
+
+def quarantined(runtime: Runtime, record: IntentRecord) -> bool:
+    """Whether so many attempts at the record's present stage died with their workers that nobody may try again."""
+    return int(record.fields.get("deaths", "0")) >= runtime.settings.max_worker_deaths
+
+
+def _quarantine(attempt: Attempt) -> None:
+    """Before signing the intent is DEAD. What is signed may be out already: it is watched, but not sent again."""
+    record = attempt.record
+    why = f"its last {record.fields['deaths']} attempts died with their workers; not tried again"
+    if record.state is State.SIGNED:
+        log.error("intent quarantined", intent_id=record.intent_id, state=record.state, why=why)
+        attempt.leave(due_ms=attempt.runtime.now_ms(), sent=MAYBE, attention=QUARANTINED, reason=why)
+        return
+    attempt.move(State.DEAD, why, fields={"attention": QUARANTINED})
 
 
 def send(runtime: Runtime, stage: str, intent_id: str) -> None:

@@ -110,6 +110,15 @@ def send_again(send: Callable[[], _T]) -> _T:
     )(send)
 
 
+#: A service may ask for a longer wait than our own longest: somebody should know that an intent stands still.
+LONG_WAIT_MS = 35_000
+
+
+def attention_of_wait(wait_ms: int) -> str:
+    """The attention code of an intent that is left alone for so long, ``""`` if that is nothing unusual."""
+    return "RATE_LIMITED" if wait_ms > LONG_WAIT_MS else ""
+
+
 def backoff_ms(attempt: int, error: BaseException | None = None) -> int:
     """How long to leave an intent alone after its attempt number ``attempt`` (from 1) failed.
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import structlog
 
-from worker.execution.attempt import Attempt, describe, run_stage
-from worker.execution.retry import backoff_ms, plan_for, send_again
+from worker.execution.attempt import MAYBE, Attempt, describe, run_stage
+from worker.execution.retry import attention_of_wait, backoff_ms, plan_for, send_again
 from worker.execution.runtime import Runtime
 from worker.intents.states import State
 from worker.orchestrator.errors import (
@@ -28,7 +28,6 @@ from worker.orchestrator.port import SubmitResult
 
 log = structlog.get_logger(__name__)
 
-MAYBE = "maybe"
 #: How long after a send whose fate is unknown the orchestrator is asked for the first time.
 _ASK_AFTER_MS = 500
 
@@ -54,8 +53,8 @@ def _work(attempt: Attempt) -> None:
         result = send_again(lambda: runtime.orchestrator.submit(record.body))
     except (NeverSentError, RateLimitedError, AuthError) as error:
         # certainly not accepted, by this try: what is known goes back to what it was
-        attention = plan_for(error).attention
         wait_ms = backoff_ms(record.attempts, error)
+        attention = plan_for(error).attention or attention_of_wait(wait_ms)
         log.warning("not sent", intent_id=record.intent_id, retry_in_ms=wait_ms, error=describe(error))
         attempt.leave(
             due_ms=runtime.now_ms() + wait_ms, sent=before, attention=attention, reason=describe(error)

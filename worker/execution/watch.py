@@ -11,9 +11,9 @@ from functools import partial
 
 import structlog
 
-from worker.execution.attempt import audit, describe, send
+from worker.execution.attempt import MAYBE, audit, describe, quarantined, send
+from worker.execution.retry import attention_of_wait
 from worker.execution.runtime import Runtime
-from worker.execution.submit import MAYBE
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
 from worker.ledger.errors import FenceLostError, IllegalTransitionError, LedgerUnavailableError
@@ -147,7 +147,8 @@ def _not_found(runtime: Runtime, record: IntentRecord) -> None:
             {},
         )
         return
-    if record.state is State.SIGNED and now_ms // 1000 < record.quote_expires_s:
+    given_up = quarantined(runtime, record)
+    if record.state is State.SIGNED and not given_up and now_ms // 1000 < record.quote_expires_s:
         # not known: the same bytes are sent again; the quote and the nonce allow one execution at most
         runtime.ledger.annotate(
             record.intent_id,
@@ -162,7 +163,7 @@ def _not_found(runtime: Runtime, record: IntentRecord) -> None:
     long_ago = _watched_ms(runtime, record) >= _NOT_FOUND_ATTENTION_MS
     fields = (
         {"attention": "NOT_FOUND", "reason": "the orchestrator does not know it (any more)"}
-        if long_ago
+        if long_ago and not given_up
         else {}
     )
     runtime.ledger.annotate(
@@ -189,6 +190,8 @@ def _no_status(runtime: Runtime, record: IntentRecord, error: OrchestratorError)
         fields |= {"attention": "ORCHESTRATOR_AUTH", "reason": describe(error)}
     elif failures >= _SILENCE and not record.attention:
         fields |= {"attention": "ORCHESTRATOR", "reason": describe(error)}
+    elif attention_of_wait(delay_ms) and not record.attention:
+        fields |= {"attention": attention_of_wait(delay_ms), "reason": describe(error)}
     log.info("no status", intent_id=record.intent_id, retry_in_ms=delay_ms, error=describe(error))
     now_ms = runtime.now_ms()
     runtime.ledger.annotate(

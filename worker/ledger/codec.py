@@ -35,6 +35,7 @@ _OURS = frozenset(
         "attempts",
         "lease_until_ms",
         "lease_who",
+        "deaths",
         "payload",
         "payload_hash",
         "idempotency_key",
@@ -151,7 +152,8 @@ def parse_history(lines: Iterable[str]) -> tuple[HistoryEntry, ...]:
 def parse_record(intent_id: str, values: Mapping[str, str], history: Iterable[str] = ()) -> IntentRecord:
     """The record of one Redis hash.
 
-    ``fields`` of the result holds the free fields and, for people, ``lease_until_ms``, ``lease_who`` and ``settled``.
+    ``fields`` of the result holds the free fields and, for people, ``lease_until_ms``, ``lease_who`` and ``settled``;
+    and ``deaths``: attempts in a row, since the last change of state, whose lease nobody gave back.
 
     Raises:
         LedgerInconsistentError: the hash is not what the scripts write, or belongs to another id.
@@ -191,7 +193,9 @@ def parse_record(intent_id: str, values: Mapping[str, str], history: Iterable[st
 
 
 def _fields(values: Mapping[str, str]) -> dict[str, str]:
-    shown = {name: values[name] for name in ("lease_until_ms", "lease_who", "settled") if name in values}
+    shown = {
+        name: values[name] for name in ("lease_until_ms", "lease_who", "deaths", "settled") if name in values
+    }
     return shown | {
         name.removeprefix(_FREE): value for name, value in values.items() if name.startswith(_FREE)
     }

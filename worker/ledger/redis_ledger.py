@@ -431,7 +431,14 @@ def _implied_fields(to_state: State, why: str) -> dict[str, str]:
     if to_state in FINAL:
         return {"attention": "", "reason": why}
     if to_state is State.QUEUED:
-        return {"quote": "", "quote_expires_s": "0", "body": "", "orchestrator_id": "", "reason": ""}
+        return {
+            "quote": "",
+            "quote_expires_s": "0",
+            "body": "",
+            "orchestrator_id": "",
+            "reason": "",
+            "attention": "",
+        }
     return {}
 
 

@@ -4,7 +4,7 @@
 -- ARGV  id, now ms, lease end ms, who, then the states that may be claimed
 -- Returns {'claimed', flat hash}, {'busy'} (another state, or another attempt's lease runs) or {'missing'}.
 
-local now = redis.call('HMGET', KEYS[1], 'state', 'lease_until_ms')
+local now = redis.call('HMGET', KEYS[1], 'state', 'lease_until_ms', 'lease_who')
 local state = now[1]
 if not state then
   return { 'missing' }
@@ -18,6 +18,10 @@ if not wanted or FINAL[state] or tonumber(now[2]) > tonumber(ARGV[2]) then
 end
 
 redis.call('HINCRBY', KEYS[1], 'fence', 1)
+if now[3] ~= '' then
+  -- Every attempt that ends by itself gives its lease back: this one's worker died, or could not write.
+  redis.call('HINCRBY', KEYS[1], 'deaths', 1)
+end
 redis.call('HINCRBY', KEYS[1], 'attempts', 1)
 redis.call('HSET', KEYS[1], 'lease_until_ms', ARGV[3], 'lease_who', ARGV[4], 'updated_ms', ARGV[2])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])

@@ -37,7 +37,8 @@ elseif lets_go then
   plan_release(plan, KEYS[5], changes_of(held), to_state == 'COMPLETED')
 end
 
-redis.call('HSET', KEYS[1], 'state', to_state, 'updated_ms', ARGV[7], 'lease_until_ms', '0', 'lease_who', '')
+redis.call('HSET', KEYS[1], 'state', to_state, 'updated_ms', ARGV[7], 'lease_until_ms', '0', 'lease_who', '',
+  'deaths', '0')
 plan_apply(plan, KEYS[5])
 if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[1], 'reservation', ARGV[9])

@@ -1,0 +1,132 @@
+"""An intent that kills its workers is set aside, with nothing of its budget lost and nothing sent again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.support.pipeline import STAGES, Pipeline
+from worker.execution.runtime import Runtime
+from worker.execution.watch import tick
+from worker.intents.states import State
+
+MakePipeline = Callable[..., Pipeline]
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: no handler of ours may run."""
+
+
+def killed(*_: Any, **__: Any) -> NoReturn:
+    raise KilledError
+
+
+def die(pipeline: Pipeline, intent_id: str, stage: str, call: str, *, times: int) -> None:
+    """Let workers die at the stage, each when it calls ``runtime.<call>``."""
+    target, _, name = call.partition(".")
+    for _ in range(times):
+        dying = pipeline.new_runtime()
+        setattr(getattr(dying, target), name, killed)
+        deadline = time.monotonic() + 10
+        while not _dies(dying, stage, intent_id):  # the lease of the one before still runs
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def _dies(runtime: Runtime, stage: str, intent_id: str) -> bool:
+    try:
+        STAGES[stage](runtime, intent_id)
+    except KilledError:
+        return True
+    return False
+
+
+@pytest.fixture
+def short_lease(make_pipeline: MakePipeline) -> Pipeline:
+    return make_pipeline(claim_lease_ms=150)
+
+
+def test_one_that_kills_three_workers_before_it_is_authorized_is_dead(short_lease: Pipeline) -> None:
+    pipeline = short_lease
+    intent_id = pipeline.submit("a")
+    pipeline.messages.clear()
+    die(pipeline, intent_id, "prepare", "orchestrator.quote", times=3)
+    record = pipeline.run(intent_id)[0]
+    assert (record.state, record.attention) == (State.DEAD, "QUARANTINED")
+    assert "died with their workers" in record.reason
+    assert pipeline.budget() == (0, 0)
+
+
+def test_one_that_kills_three_workers_before_it_is_signed_gives_its_budget_back(
+    short_lease: Pipeline,
+) -> None:
+    pipeline = short_lease
+    intent_id = pipeline.submit("a")
+    pipeline.step()
+    pipeline.messages.clear()
+    assert pipeline.budget() == (0, 10_000_000)
+    die(pipeline, intent_id, "sign", "keys.get", times=3)
+    record = pipeline.run(intent_id)[0]
+    assert (record.state, record.attention) == (State.DEAD, "QUARANTINED")
+    assert pipeline.budget() == (0, 0)
+    assert pipeline.executed() == 0
+
+
+def test_two_deaths_are_bad_luck(short_lease: Pipeline) -> None:
+    pipeline = short_lease
+    intent_id = pipeline.submit("a")
+    pipeline.messages.clear()
+    die(pipeline, intent_id, "prepare", "orchestrator.quote", times=2)
+    pipeline.until(lambda: pipeline.state(intent_id) is not State.QUEUED, intent_id)
+    # a change of state is progress: the count starts again
+    assert pipeline.ledger.get(intent_id).fields["deaths"] == "0"
+    record = pipeline.run(intent_id)[0]
+    assert (record.state, record.attention) == (State.COMPLETED, "")
+
+
+def test_a_signed_one_is_not_sent_again_but_watched_until_its_quote_ran_out(
+    make_pipeline: MakePipeline,
+) -> None:
+    pipeline = make_pipeline(claim_lease_ms=150, min_quote_left_s=0, not_found_grace_s=1)
+    pipeline.devnet.set_delays(quote_life_s=6)
+    intent_id = pipeline.submit("a")
+    pipeline.step()
+    pipeline.step()
+    pipeline.messages.clear()
+    die(pipeline, intent_id, "submit", "orchestrator.submit", times=3)
+    record = pipeline.until(lambda: pipeline.ledger.get(intent_id).attention == "QUARANTINED", intent_id)[0]
+    assert record.state is State.SIGNED
+    assert pipeline.budget() == (0, 10_000_000)
+    record = pipeline.run(intent_id)[0]
+    assert record.state is State.EXPIRED
+    assert pipeline.budget() == (0, 0)
+    assert not [request for request in pipeline.devnet.requests() if request["path"] == "/intent-operations"]
+
+
+def test_a_signed_one_that_went_out_is_found_and_completed(short_lease: Pipeline) -> None:
+    pipeline = short_lease
+    intent_id = pipeline.submit("a")
+    pipeline.step()
+    pipeline.step()
+    pipeline.messages.clear()
+    sender = pipeline.runtime.orchestrator.submit
+    sender(pipeline.ledger.get(intent_id).body)
+    die(pipeline, intent_id, "submit", "orchestrator.submit", times=3)
+    STAGES["submit"](pipeline.runtime, intent_id)
+    record = pipeline.run(intent_id)[0]
+    assert (record.state, record.attention) == (State.COMPLETED, "")
+    assert pipeline.budget() == (10_000_000, 0)
+    assert pipeline.executed() == 1
+
+
+@pytest.mark.parametrize("where", ["quote", "status", "submit"])
+def test_a_wait_of_an_hour_that_a_service_asks_for_is_shown(pipeline: Pipeline, where: str) -> None:
+    path = {"quote": "/intents/route", "status": "/intent-operation/", "submit": "/intent-operations"}[where]
+    pipeline.devnet.add_fault("respond", path=path, status=429, headers={"Retry-After": "999999"})
+    intent_id = pipeline.submit("a")
+    pipeline.until(lambda: bool(pipeline.ledger.get(intent_id).attention), intent_id)
+    assert pipeline.ledger.get(intent_id).attention == "RATE_LIMITED"
+    assert tick(pipeline.runtime) == 0
