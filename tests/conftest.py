@@ -4,9 +4,9 @@ from __future__ import annotations
 
 pytest_plugins = [
     "tests.support.anvil",
-    "tests.support.deployment",
     "tests.support.redis",
     "tests.support.sdk",
     "tests.support.vault",
+    "tests.support.deployment",
     "tests.support.vectors",
 ]

@@ -79,7 +79,7 @@ class TestCommand:
         assert done.returncode == 1
         assert "testpassword0123" not in done.stdout + done.stderr
 
-    @pytest.mark.parametrize("url", ["", "http://127.0.0.1", "redis://127.0.0.1:port/0"])
+    @pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://127.0.0.1:port/0"])
     def test_a_url_that_is_none(self, url: str) -> None:
         done = run("worker", url)
         assert done.returncode == 2
