@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from config.settings import SettingsError, get_settings
-from worker.cli import devnet, doctor, intents, keys, sessions, strategies
+from worker.cli import accounts, devnet, doctor, intents, keys, sessions, strategies
 from worker.cli.output import note, out, print_line
 from worker.errors import ExecutorError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(accounts.app, name="accounts")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(intents.app, name="intents")
 app.add_typer(strategies.app, name="strategies")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.execution.runtime import Runtime
     from worker.ledger.port import Budget
     from worker.policies.policy import AmountFormat, PolicyModel
-    from worker.sessions.file import SessionFile
+    from worker.sessions.file import AnySessionFile
     from worker.sessions.importing import RegisteredSession
 
 app = typer.Typer(
@@ -118,7 +118,9 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
     budgets = services.ledger.budgets(found.session_id)
     enabled, word = _chain_word(services, found)
     if as_json:
-        actions: list[dict[str, Any]] = json.loads(found.file.text())["actions"]
+        actions = [
+            action.model_dump(mode="json", by_alias=True, exclude_none=True) for action in found.actions
+        ]
         print_json(
             {
                 **_summary(found),
@@ -155,7 +157,7 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
                 if action.policies is None
                 else "\n".join(_policy(policy, write) for policy in action.policies) or "none",
             )
-            for action in found.session.actions
+            for action in found.actions
         ),
         empty="no actions: the key may do anything",
     )
@@ -202,6 +204,38 @@ def enable_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
         print_line(f"{name:9} {value}")
 
 
+@app.command("revoke")
+def revoke_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
+    """Print the call that ends a session on chain for good. Only the account itself may make it: its owner signs.
+
+    Approvals of the account that are not used yet end with it. `pause` stops this program at once, until then.
+    """
+    from worker.execution.prepare import read_enable_nonce
+    from worker.sessions.enabling import revoke_call
+
+    services = runtime()
+    found = find_session(services, session)
+    enabled = _chain_state(services, found).enabled
+    made = revoke_call(found, nonce=read_enable_nonce(services, found.account))
+    call = {
+        "chain_id": found.chain_id,
+        "from": to_checksum_address(found.account),
+        "to": to_checksum_address(made.to),
+        "value": str(made.value),
+        "data": "0x" + made.data.hex(),
+    }
+    if not enabled:
+        note("warning: the session is not enabled; this call only ends the approvals that are not used yet")
+    if not found.restricted:
+        note("warning: it ends every unrestricted session of the same keys, which are one on chain")
+    if as_json:
+        print_json({"enabled": enabled, "call": call})
+        return
+    for name, value in call.items():
+        print_line(f"{name:9} {value}")
+    note("it works until the account enables or revokes something else on this chain; then print it again")
+
+
 @app.command()
 def pause(session: SessionArgument) -> None:
     """Stop a session: what is not signed yet is refused."""
@@ -239,7 +273,7 @@ def _read(file: str) -> bytes:
     return content
 
 
-def _read_nonce(services: Runtime, file: SessionFile) -> int | None:
+def _read_nonce(services: Runtime, file: AnySessionFile) -> int | None:
     """The account's enable nonce, for a file that names none; None when the chain cannot be asked.
 
     Raises:

@@ -37,8 +37,8 @@ CUSTOM_DEADLINE_MIN_S = 120
 CUSTOM_DEADLINE_MAX_S = 86_400
 SIG_MODE_ERC1271 = 1
 SIG_MODE_EMISSARY_EXECUTION_ERC1271 = 5
-# validator type and signature mode word of the recorded flows; opaque to the devnet
-VT = "0x0205" + "00" * 30
+# first byte of `vt`: the calls run through ERC-7579; the second is the signature mode that was asked for
+VT_ERC7579 = 2
 ARBITER = "0x000000000006e2569CaF8Ff021810790e0A0D740"
 SIGNATURE_FIELDS = (
     "originSignatures",
@@ -335,14 +335,15 @@ class QuoteBook:
         expires: int,
     ) -> dict[str, Any]:
         chain = str(self._chain.chain_id)
+        vt = "0x" + bytes([VT_ERC7579, request.signature_mode]).hex().ljust(64, "0")
         ids = [[str(int(token, 16)), str(amount)] for token, amount in received]
         mandate = {
             "recipient": to_checksum_address(request.recipient),
             "tokenOut": ids,
             "destinationChainId": chain,
             "fillDeadline": str(expires),
-            "destinationOps": {"vt": VT, "ops": [_op(call) for call in (*request.calls, *extra)]},
-            "preClaimOps": {"vt": VT, "ops": [_op(call) for call in request.pre_claim]},
+            "destinationOps": {"vt": vt, "ops": [_op(call) for call in (*request.calls, *extra)]},
+            "preClaimOps": {"vt": vt, "ops": [_op(call) for call in request.pre_claim]},
             "qualifier": {
                 "settlementContext": {
                     "settlementLayer": "INTENT_EXECUTOR",
