@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from worker.execution.attempt import MAYBE, audit, describe, quarantined, send
+from worker.execution.attempt import MAYBE, audit, describe, give_back, quarantined, send
 from worker.execution.retry import attention_of_wait
 from worker.execution.runtime import Runtime
 from worker.intents.model import IntentRecord
@@ -54,6 +54,7 @@ def tick(runtime: Runtime) -> int:
     Raises:
         LedgerUnavailableError: the next tick tries again.
     """
+    give_back(runtime)
     # whoever dies with a record in hand gives it back after this long
     push_back_ms = runtime.settings.http_timeout_ms + runtime.settings.stuck_after_ms
     records = runtime.ledger.take_due(now_ms=runtime.now_ms(), push_back_ms=push_back_ms, limit=BATCH)
@@ -108,7 +109,7 @@ def poll(runtime: Runtime, record: IntentRecord) -> None:
 
 def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
     word = status.status
-    facts = {"orchestrator_status": word, "poll_failures": "0"}
+    facts = {"orchestrator_status": word, "poll_failures": "0", "missing_since_ms": ""}
     if status.fill_tx_hash:
         facts["tx_hash"] = status.fill_tx_hash
     if word in _DONE[runtime.settings.success_status]:
@@ -136,14 +137,21 @@ def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
 
 
 def _not_found(runtime: Runtime, record: IntentRecord) -> None:
+    """A 404. One says little (a replica that lags, a proxy), and of an accepted intent even many prove nothing.
+
+    Only what was never seen accepted ends here, once its quote has run out and the 404 has lasted. An accepted one
+    may have been executed before it was forgotten: it keeps its reservation until a person has looked at the chain.
+    """
     now_ms = runtime.now_ms()
-    dead_s = record.quote_expires_s + runtime.settings.not_found_grace_s
-    if now_ms // 1000 > dead_s:
+    grace_ms = runtime.settings.not_found_grace_s * 1000
+    missing_since_ms = int(record.fields.get("missing_since_ms") or now_ms)
+    dead_ms = max(record.quote_expires_s * 1000, missing_since_ms) + grace_ms
+    if record.state is State.SIGNED and now_ms >= dead_ms:
         _move(
             runtime,
             record,
             State.EXPIRED,
-            f"its quote ran out {runtime.settings.not_found_grace_s} s ago and the orchestrator does not know it",
+            f"its quote ran out, and for {grace_ms // 1000} s the orchestrator has not known it",
             {},
         )
         return
@@ -157,6 +165,7 @@ def _not_found(runtime: Runtime, record: IntentRecord) -> None:
             due_ms=now_ms + runtime.settings.stuck_after_ms,
             attention="SUBMIT_UNKNOWN",
             reason="the orchestrator does not know it; the same bytes are sent again",
+            missing_since_ms=str(missing_since_ms),
         )
         send(runtime, "submit", record.intent_id)
         return
@@ -172,6 +181,7 @@ def _not_found(runtime: Runtime, record: IntentRecord) -> None:
         fence=record.fence,
         due_ms=now_ms + _error_delay(record),
         poll_failures=str(_failures(record) + 1),
+        missing_since_ms=str(missing_since_ms),
         **fields,
     )
 

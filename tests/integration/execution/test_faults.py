@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.pipeline import STAGES, Pipeline, transfer
+from worker.execution.runtime import now_ms
 from worker.execution.submit import submit
 from worker.execution.watch import tick
 from worker.intents.states import FINAL, State
@@ -174,6 +175,35 @@ def test_a_lost_reply_is_not_taken_for_expired_when_the_intent_runs(
     record = pipeline.run(pipeline.submit("a"))[0]
     assert record.state is State.COMPLETED
     assert pipeline.executed() == 1
+
+
+def test_one_404_long_after_the_quotes_life_proves_nothing(pipeline: Pipeline) -> None:
+    """Accepted, the reply lost, then nobody looked for ten minutes, and the first answer is a 404."""
+    pipeline.devnet.add_fault("drop_after_accept", method="POST", path=SUBMIT)
+    pipeline.devnet.add_fault("respond", path=STATUS, status=404, times=1)
+    intent_id = pipeline.submit("a")
+    while pipeline.messages[0][0] != "submit":
+        pipeline.step()
+    pipeline.step()
+    pipeline.runtime.now_ms = lambda: now_ms() + 600_000
+    record = pipeline.run(intent_id)[0]
+    assert record.state is State.COMPLETED
+
+
+def test_an_accepted_intent_that_the_orchestrator_forgot_keeps_its_reservation(
+    make_pipeline: Callable[..., Pipeline],
+) -> None:
+    pipeline = make_pipeline(not_found_grace_s=1)
+    pipeline.devnet.add_fault("stall", method="POST", path=SUBMIT)
+    intent_id = pipeline.submit("a")
+    pipeline.until(lambda: pipeline.state(intent_id) is State.SUBMITTED, intent_id)
+    pipeline.devnet.add_fault("respond", path=STATUS, status=404, times=0)
+    pipeline.runtime.now_ms = lambda: now_ms() + 600_000
+    record = pipeline.until(lambda: pipeline.ledger.get(intent_id).attention == "NOT_FOUND", intent_id)[0]
+    for _ in range(20):
+        tick(pipeline.runtime)
+    assert pipeline.state(intent_id) is record.state is State.SUBMITTED
+    assert pipeline.budget() == (0, 10_000_000)
 
 
 def test_a_worker_that_dies_while_sending_leaves_it_maybe_sent(

@@ -12,6 +12,7 @@ from tests.support.pipeline import STAGES, Pipeline
 from worker.execution.runtime import Runtime
 from worker.execution.watch import tick
 from worker.intents.states import State
+from worker.ledger.errors import LedgerUnavailableError
 
 MakePipeline = Callable[..., Pipeline]
 
@@ -120,6 +121,40 @@ def test_a_signed_one_that_went_out_is_found_and_completed(short_lease: Pipeline
     assert (record.state, record.attention) == (State.COMPLETED, "")
     assert pipeline.budget() == (10_000_000, 0)
     assert pipeline.executed() == 1
+
+
+def test_a_ledger_that_goes_away_is_not_the_death_of_a_worker(
+    make_pipeline: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply to a claim, or the end of the attempt, is lost: the same process gives the intent back."""
+    pipeline = make_pipeline(claim_lease_ms=60_000)
+    intent_id = pipeline.submit("a")
+    ledger = pipeline.ledger
+    real = {name: getattr(ledger, name) for name in ("claim", "transition", "release_claim")}
+
+    def gone(*_: Any, **__: Any) -> NoReturn:
+        raise LedgerUnavailableError("gone", maybe_done=True)
+
+    def claimed_but_unheard(*args: Any, **how: Any) -> NoReturn:
+        real["claim"](*args, **how)
+        gone()
+
+    for _ in range(2):
+        monkeypatch.setattr(ledger, "claim", claimed_but_unheard)
+        with pytest.raises(LedgerUnavailableError):
+            STAGES["prepare"](pipeline.runtime, intent_id)
+        monkeypatch.setattr(ledger, "claim", real["claim"])
+        for name in ("transition", "release_claim"):
+            monkeypatch.setattr(ledger, name, gone)
+        with pytest.raises(LedgerUnavailableError):  # it cannot be given back yet
+            STAGES["prepare"](pipeline.runtime, intent_id)
+        monkeypatch.setattr(ledger, "release_claim", real["release_claim"])
+        STAGES["prepare"](pipeline.runtime, intent_id)
+        monkeypatch.setattr(ledger, "transition", real["transition"])
+    record = pipeline.run(intent_id)[0]
+    assert (record.state, record.fields["deaths"]) == (State.COMPLETED, "0")
+    assert not pipeline.runtime.hanging
+    assert not [line for line in record.history if "died" in line.why]
 
 
 @pytest.mark.parametrize("where", ["quote", "status", "submit"])
