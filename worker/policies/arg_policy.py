@@ -57,6 +57,7 @@ class ArgPolicy(PolicyModel):
     """An expression tree of at most 128 rules and 256 nodes."""
 
     address: ClassVar[str] = "0x0000000000167ede64d8751daacddc0312565a73"
+    v2_address: ClassVar[str] = "0x0000000000167ede64d8751daacddc0312565a73"
 
     type: Literal["arg-policy"] = "arg-policy"
     value_limit_per_use: Uint256 = 0

@@ -17,6 +17,7 @@ class IntentExecution(PolicyModel):
     """Calls to whitelisted targets, and ``approve`` to a whitelisted spender."""
 
     address: ClassVar[str] = "0xe9ea54d063975cdee9e06b7636d5563d95a7a23c"
+    v2_address: ClassVar[str] = "0xe9ea54d063975cdee9e06b7636d5563d95a7a23c"
     dev_address: ClassVar[str] = "0xa09b47de6e510cbdc18b97e9239bedcb44fb4901"
 
     type: Literal["intent-execution"] = "intent-execution"

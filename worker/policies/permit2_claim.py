@@ -67,6 +67,7 @@ class Permit2Claim(PolicyModel):
     """What a Permit2 claim signed by the session key may look like. Every field that is absent is not checked."""
 
     address: ClassVar[str] = "0x62e3588c6d861c9f986e82ec3757434edf16ce91"
+    v2_address: ClassVar[str] = "0x62e3588c6d861c9f986e82ec3757434edf16ce91"
 
     type: Literal["permit2-claim"] = "permit2-claim"
     arbiters: Annotated[tuple[Address, ...], Field(strict=False, max_length=_MAX_ENTRIES)] = ()

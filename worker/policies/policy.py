@@ -89,12 +89,14 @@ class StrictModel(BaseModel):
 
 
 class PolicyModel(StrictModel):
-    """A policy of SDK 1.15.
+    """A policy of the SDK, 1.15 or 2.x.
 
-    ``address`` is the production contract that SDK 1.15.0 names (lower-case); 2.x names other deployments.
+    ``address`` is the production contract that SDK 1.15.0 names, ``v2_address`` the deployment that 2.2.2 names, both
+    lower-case. Each goes with its own init data.
     """
 
     address: ClassVar[str]
+    v2_address: ClassVar[str]
     dev_address: ClassVar[str] = ""
 
     def contract(self, *, dev: bool = False) -> str:
@@ -104,6 +106,10 @@ class PolicyModel(StrictModel):
     def init_data(self) -> bytes:
         """The bytes that the contract is initialised with (SDK 1.15.0)."""
         raise NotImplementedError
+
+    def v2_init_data(self) -> bytes:
+        """The bytes that 2.2.2's deployment of the contract is initialised with."""
+        return self.init_data()
 
     def enable_problem(self) -> tuple[str, str] | None:
         """``(field, why)`` if the contract would refuse this configuration when the session is enabled."""

@@ -37,6 +37,7 @@ class SpendingLimits(PolicyModel):
     """A limit per token on ``spent + approved``. The token of a call is its target."""
 
     address: ClassVar[str] = "0x00000088d48cf102a8cdb0137a9b173f957c6343"
+    v2_address: ClassVar[str] = "0x000000000033212e272655d8a22402db819477a6"
 
     type: Literal["spending-limits"] = "spending-limits"
     limits: Annotated[tuple[TokenLimit, ...], Field(strict=False)]

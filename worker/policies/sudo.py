@@ -12,6 +12,7 @@ class Sudo(PolicyModel):
     """Any value, any data."""
 
     address: ClassVar[str] = "0x0000003111cd8e92337c100f22b7a9dbf8dee301"
+    v2_address: ClassVar[str] = "0x0000000000feec8d74e3143fbabbca515358d869"
 
     type: Literal["sudo"] = "sudo"
 

@@ -1,8 +1,8 @@
 """time-frame: when an action may be used.
 
 SDK 1.15 packs the window as two uint128 (32 bytes), seconds floored from milliseconds. SDK 2.x names another
-contract that reads two uint48 (12 bytes): the 32 bytes given to that one read as the window (0, 0). The address
-below and the packing belong together.
+contract that reads two uint48 (12 bytes): the 32 bytes given to that one read as the window (0, 0). Each address
+below and its packing belong together.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class TimeFrame(PolicyModel):
     """
 
     address: ClassVar[str] = "0x8177451511de0577b911c254e9551d981c26dc72"
+    v2_address: ClassVar[str] = "0x0000000000d30f611fa3bf652ac6879428586930"
 
     type: Literal["time-frame"] = "time-frame"
     valid_until: Milliseconds
@@ -43,6 +44,10 @@ class TimeFrame(PolicyModel):
     def init_data(self) -> bytes:
         """``uint128(floor(validUntil/1000)) ‖ uint128(floor(validAfter/1000))``, 32 bytes."""
         return self.valid_until_s.to_bytes(16, "big") + self.valid_after_s.to_bytes(16, "big")
+
+    def v2_init_data(self) -> bytes:
+        """``uint48(floor(validUntil/1000)) ‖ uint48(floor(validAfter/1000))``, 12 bytes."""
+        return self.valid_until_s.to_bytes(6, "big") + self.valid_after_s.to_bytes(6, "big")
 
     def enable_problem(self) -> tuple[str, str] | None:
         """Windows that the contract refuses, that never open, or that rounding would open for ever."""

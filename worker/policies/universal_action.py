@@ -20,6 +20,7 @@ class UniversalAction(PolicyModel):
     """Up to 16 rules, and a bound on the native value of each single call (0 unless given)."""
 
     address: ClassVar[str] = "0x0000006dda6c463511c4e9b05cfc34c1247fcf1f"
+    v2_address: ClassVar[str] = "0x0000000000714cf48fcf88a0bfba70d313415032"
 
     type: Literal["universal-action"] = "universal-action"
     value_limit_per_use: Uint256 = 0

@@ -14,6 +14,7 @@ class UsageLimit(PolicyModel):
     """``limit`` executions of the action, counted per execution and not per transaction."""
 
     address: ClassVar[str] = "0x1f34ef8311345a3a4a4566af321b313052f51493"
+    v2_address: ClassVar[str] = "0x00000000001d4479fa2a947026204d0283cede4b"
 
     type: Literal["usage-limit"] = "usage-limit"
     limit: Uint128

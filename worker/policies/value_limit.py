@@ -14,6 +14,7 @@ class ValueLimit(PolicyModel):
     """``limit`` wei over all executions of the action."""
 
     address: ClassVar[str] = "0x730da93267e7e513e932301b47f2ac7d062abc83"
+    v2_address: ClassVar[str] = "0x000000000021dc45451291bcdfc9f0b46d6f0278"
 
     type: Literal["value-limit"] = "value-limit"
     limit: Uint256

@@ -1,6 +1,6 @@
 """The session file: what a frontend exports after the user's approval.
 
-JSON with the field names of SDK 1.15's objects. Integers are decimal strings (numbers up to 2**53-1 are taken, too),
+JSON with the field names of the SDK's objects: 1.15's, or those of 2.2.2 when the field ``sdk`` says so. Integers are decimal strings (numbers up to 2**53-1 are taken, too),
 byte strings 0x hex, times milliseconds. The shapes are also ``docs/session-file.schema.json``; what a schema cannot
 say (checksums, digests, the signature) is checked here and in ``importing.py``.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeGuard, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from worker.policies import (
     ArgPolicy,
@@ -28,8 +28,9 @@ from worker.policies.fields import Address, HexBytes, Milliseconds, Selector, Ui
 from worker.policies.policy import PolicyModel, StrictModel
 from worker.sessions import strict_json
 from worker.sessions.errors import SessionFileError
-from worker.sessions.model import Action, Bytes32, ChainId, Owners, Session, Uint8
+from worker.sessions.model import Action, Bytes32, ChainId, Owners, Session, SwapScope, Uint8
 from worker.sessions.problems import FILE_FIX, first_problem
+from worker.sessions.v2 import CrossChainPermit, Permission, Permit2ClaimV2, PolicyAddresses, SessionV2
 from worker.signing.structs import AccountKind, EnableData, HashAndChainId
 
 MAX_CHAINS = 255
@@ -157,47 +158,29 @@ class ActionOfFile(StrictModel):
         return policy
 
 
-class SessionFile(StrictModel):
-    """One session on one account and one chain, and the user's approval.
+class _FileBase(StrictModel):
+    """What the files of both SDKs hold.
 
     Attributes:
-        sdk: the SDK version whose rules hold; other versions encode differently.
         account: the smart account.
         chain: chain id.
         owners: the session keys' addresses.
-        actions: what they may do. Must be there, since a session without actions may do everything.
-        claim_policies: at most one.
-        restrict_to_actions: confines the keys to the actions.
-        verify_executions: the SDK's signer option; restricted sessions always verify.
+        use_dev_contracts: the SDK's option; such sessions are refused, since we sign for production contracts.
         enable_data: the approval; absent for a session that a transaction has enabled already.
         nonce: the emissary's nonce that the approval names. Small ones are found by trying when it is absent.
         permission_id, session_digest, multi_chain_session_digest: what the frontend computed. They are computed
             again here and must be the same.
     """
 
-    sdk: Literal["1.15.0"] | None = None
     account: AccountOfFile
     chain: ChainId
     owners: Owners
-    actions: Annotated[tuple[ActionOfFile, ...], Field(strict=False)]
-    claim_policies: Annotated[tuple[Permit2Claim, ...], Field(strict=False, max_length=1)] = ()
-    restrict_to_actions: bool = False
-    verify_executions: bool | None = None
+    use_dev_contracts: bool | None = None
     enable_data: EnableDataOfFile | None = None
     nonce: Uint256 | None = None
     permission_id: Bytes32 | None = None
     session_digest: Bytes32 | None = None
     multi_chain_session_digest: Bytes32 | None = None
-
-    def session(self) -> Session:
-        """The SDK's session."""
-        return Session(
-            chain=self.chain,
-            owners=self.owners,
-            actions=tuple(action.action() for action in self.actions),
-            claim_policies=self.claim_policies,
-            restrict_to_actions=self.restrict_to_actions,
-        )
 
     def enable(self) -> EnableData | None:
         """The approval as it is signed and sent."""
@@ -212,6 +195,37 @@ class SessionFile(StrictModel):
             session_to_enable_index=self.enable_data.session_to_enable_index,
         )
 
+
+class SessionFile(_FileBase):
+    """One session of SDK 1.15 on one account and one chain, and the user's approval.
+
+    Attributes:
+        sdk: the SDK version whose rules hold; other versions encode differently.
+        actions: what the keys may do. Must be there, since a session without actions may do everything.
+        claim_policies: at most one.
+        restrict_to_actions: confines the keys to the actions.
+        swap: swaps that the keys may make; it confines them, too.
+        verify_executions: the SDK's signer option; restricted sessions always verify.
+    """
+
+    sdk: Literal["1.15.0"] | None = None
+    actions: Annotated[tuple[ActionOfFile, ...], Field(strict=False)]
+    claim_policies: Annotated[tuple[Permit2Claim, ...], Field(strict=False, max_length=1)] = ()
+    restrict_to_actions: bool = False
+    swap: SwapScope | None = None
+    verify_executions: bool | None = None
+
+    def session(self) -> Session:
+        """The SDK's session."""
+        return Session(
+            chain=self.chain,
+            owners=self.owners,
+            actions=tuple(action.action() for action in self.actions),
+            claim_policies=self.claim_policies,
+            restrict_to_actions=self.restrict_to_actions,
+            swap=self.swap,
+        )
+
     def text(self) -> str:
         """The file's one spelling: equal files have equal texts, and ``load_session_file`` reads it back."""
         value = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"actions"})
@@ -222,8 +236,51 @@ class SessionFile(StrictModel):
         return json.dumps(value, indent=2, sort_keys=True)
 
 
-def load_session_file(text: str | bytes) -> SessionFile:
+class SessionFileV2(_FileBase):
+    """One session of SDK 2.2.2 on one account and one chain, and the user's approval.
+
+    Attributes:
+        sdk: says that these are the rules of 2.2.2.
+        permissions: what the keys may call. Must be there, since a session without permissions may do everything.
+        claim_policies, cross_chain_permits, policy_addresses: as in the SDK's session definition.
+        wrapped_native_token: the token that ``createSession`` took from the API; absent if the session was built
+            without it.
+    """
+
+    sdk: Literal["2.2.2"]
+    permissions: Annotated[tuple[Permission, ...], Field(strict=False)]
+    claim_policies: Annotated[tuple[Permit2ClaimV2, ...], Field(strict=False)] = ()
+    cross_chain_permits: Annotated[tuple[CrossChainPermit, ...], Field(strict=False)] = ()
+    policy_addresses: PolicyAddresses = PolicyAddresses()
+    wrapped_native_token: Address | None = None
+
+    def session(self) -> SessionV2:
+        """The SDK's session."""
+        return SessionV2(
+            chain=self.chain,
+            owners=self.owners,
+            permissions=self.permissions,
+            claim_policies=self.claim_policies,
+            cross_chain_permits=self.cross_chain_permits,
+            policy_addresses=self.policy_addresses,
+            wrapped_native_token=self.wrapped_native_token,
+        )
+
+    def text(self) -> str:
+        """The file's one spelling: equal files have equal texts, and ``load_session_file`` reads it back.
+
+        The order of functions and parameters is that of the actions and rules, so no keys are sorted.
+        """
+        return json.dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True), indent=2)
+
+
+AnySessionFile = SessionFile | SessionFileV2
+
+
+def load_session_file(text: str | bytes) -> AnySessionFile:
     """Parse a session file. Nothing is trusted yet: see ``importing.verify``.
+
+    Its field ``sdk`` alone decides whether it is read as 2.2.2's; without the field it is 1.15.0's.
 
     Args:
         text: the file's content, text or UTF-8.
@@ -232,9 +289,10 @@ def load_session_file(text: str | bytes) -> SessionFile:
         SessionFileError: names the path of what is wrong, such as ``actions[0].policies[1].limit``.
     """
     value = strict_json.loads(text)
+    model = SessionFileV2 if value.get("sdk") == SessionV2.sdk else SessionFile
     try:
         # Only the SDK's camelCase, although the models know the Python names, too.
-        return SessionFile.model_validate(value, by_alias=True, by_name=False)
+        return model.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as error:
         path, why = first_problem(error)
         fix = _FIXES.get(path, FILE_FIX)
@@ -242,14 +300,15 @@ def load_session_file(text: str | bytes) -> SessionFile:
 
 
 _FIXES = {
-    "sdk": "export it with @rhinestone/sdk 1.15.0; other versions name other policy contracts",
+    "sdk": "export it with @rhinestone/sdk 1.15.0 or 2.2.2; other versions may name other policy contracts",
+    "permissions": "list the allowed calls; write [] only for a session that may do anything",
     "actions": "list the allowed calls; write [] only for a session that may do anything",
 }
 
 
 def session_file_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a session file, as committed in ``docs/session-file.schema.json``."""
-    schema = SessionFile.model_json_schema(by_alias=True, mode="validation")
+    schema = TypeAdapter(AnySessionFile).json_schema(by_alias=True, mode="validation")
     _adapt(schema)
     for shape in _shapes(schema):
         kind = shape["properties"].get("type", {})

@@ -12,10 +12,21 @@ from eth_abi.exceptions import EncodingError
 
 from worker.policies.evaluate import PolicyTable
 from worker.sessions.chains import chain_of
-from worker.sessions.encoding import check_enableable, expires_s, is_restricted, policy_table, session_data
+from worker.sessions.encoding import (
+    AnySession,
+    check_enableable,
+    expires_s,
+    granted_actions,
+    has_actions,
+    is_restricted,
+    labelled_actions,
+    pinned_quoters,
+    policy_table,
+    session_data,
+)
 from worker.sessions.errors import SessionError, SessionFileError
-from worker.sessions.file import SessionFile
-from worker.sessions.model import EcdsaOwners, Session
+from worker.sessions.file import AnySessionFile, SessionFile
+from worker.sessions.model import Action, EcdsaOwners
 from worker.signing.contracts import OWNABLE_VALIDATOR, ZERO_ADDRESS
 from worker.signing.enable import verify_owner_enable_signature
 from worker.signing.errors import SigningInputError
@@ -46,6 +57,7 @@ class RegisteredSession:
         table: the policies of each action, for the evaluator.
         restricted: whether the keys are confined to the actions.
         verify_executions: whether the emissary checks each call; else the keys sign as the account (ERC-1271).
+        quoters: ``options.quoters.include`` of its route requests; None leaves ``quoters`` out.
         enable_data: the user's approval; None when a transaction enabled the session.
         enable_nonce: the emissary's nonce that the approval names; the approval is dead once the chain's differs.
         owners: the session keys' addresses in the order in which their signatures are concatenated.
@@ -60,7 +72,7 @@ class RegisteredSession:
     account_kind: AccountKind
     setup_ops: tuple[tuple[str, bytes], ...] = field(repr=False)
     chain_id: int
-    session: Session = field(repr=False)
+    session: AnySession = field(repr=False)
     data: SessionData = field(repr=False)
     permission_id: bytes
     table: PolicyTable = field(repr=False)
@@ -71,8 +83,14 @@ class RegisteredSession:
     owners: tuple[str, ...]
     threshold: int
     expires_s: int
-    file: SessionFile = field(repr=False)
+    file: AnySessionFile = field(repr=False)
+    quoters: tuple[str, ...] | None = None
     paused: bool = False
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What the user granted, compiled from a swap scope or permissions where there are; () may do everything."""
+        return granted_actions(self.session)
 
     def fingerprint(self) -> bytes:
         """32 bytes that cover the account and all that the emissary stores, but neither chain nor approval."""
@@ -92,7 +110,7 @@ def session_id(chain_id: int, account: str, permission: bytes) -> str:
 
 
 def verify(
-    file: SessionFile,
+    file: AnySessionFile,
     *,
     our_keys: Collection[str],
     chain_id: int,
@@ -135,7 +153,7 @@ def verify(
     return registered
 
 
-def recompute(file: SessionFile, *, nonce: int | None = None) -> RegisteredSession:
+def recompute(file: AnySessionFile, *, nonce: int | None = None) -> RegisteredSession:
     """Compute a session from its file and hold the file's own claims against it: ids, digests, the approval.
 
     Args:
@@ -146,6 +164,12 @@ def recompute(file: SessionFile, *, nonce: int | None = None) -> RegisteredSessi
         SessionError: names the field that doesn't fit.
     """
     session = file.session()
+    if file.use_dev_contracts:
+        raise SessionFileError(
+            "is true, and this program signs for the production contracts only",
+            field="useDevContracts",
+            fix="have the user approve a session without useDevContracts",
+        )
     _check_owners(file)
     try:
         data = session_data(session)
@@ -160,10 +184,23 @@ def recompute(file: SessionFile, *, nonce: int | None = None) -> RegisteredSessi
     if enable is not None:
         _check_approval(file, enable)
     restricted = is_restricted(session)
-    # The SDK's rule (signing.md 2): the option counts for unrestricted sessions only.
-    verify_executions = restricted or (
-        bool(session.actions) if file.verify_executions is None else file.verify_executions
-    )
+    # The SDK's rule (signing.md 2): the option counts for unrestricted sessions only; 2.x has none.
+    option = file.verify_executions if isinstance(file, SessionFile) else None
+    verify_executions = restricted or (has_actions(session) if option is None else option)
+    # What the exporter may leave out is filled in, so that equal sessions have equal files.
+    completed: dict[str, object] = {
+        "use_dev_contracts": None,
+        "nonce": enable_nonce,
+        "permission_id": permission,
+        "session_digest": None
+        if enable_nonce is None
+        else session_digest(file.account.address, data, enable_nonce),
+        "multi_chain_session_digest": None
+        if enable is None
+        else multi_chain_digest(enable.hashes_and_chain_ids),
+    }
+    if isinstance(file, SessionFile):
+        completed |= {"sdk": "1.15.0", "verify_executions": verify_executions}
     return RegisteredSession(
         session_id=session_id(session.chain, file.account.address, permission),
         account=file.account.address,
@@ -181,25 +218,12 @@ def recompute(file: SessionFile, *, nonce: int | None = None) -> RegisteredSessi
         owners=session.owners.accounts,
         threshold=session.owners.threshold,
         expires_s=expires_s(session),
-        # What the exporter may leave out is filled in, so that equal sessions have equal files.
-        file=file.model_copy(
-            update={
-                "sdk": "1.15.0",
-                "verify_executions": verify_executions,
-                "nonce": enable_nonce,
-                "permission_id": permission,
-                "session_digest": None
-                if enable_nonce is None
-                else session_digest(file.account.address, data, enable_nonce),
-                "multi_chain_session_digest": None
-                if enable is None
-                else multi_chain_digest(enable.hashes_and_chain_ids),
-            }
-        ),
+        file=file.model_copy(update=completed),
+        quoters=pinned_quoters(session),
     )
 
 
-def _check_owners(file: SessionFile) -> None:
+def _check_owners(file: AnySessionFile) -> None:
     if file.owners.module not in {None, OWNABLE_VALIDATOR}:
         raise SessionFileError(
             f"{file.owners.module} is not the Ownable validator, and how others want signatures is not known",
@@ -217,7 +241,7 @@ def _check_owners(file: SessionFile) -> None:
 
 
 def _check_digests(
-    file: SessionFile, data: SessionData, enable: EnableData | None, read_nonce: int | None
+    file: AnySessionFile, data: SessionData, enable: EnableData | None, read_nonce: int | None
 ) -> int | None:
     """Hold the digests against the session; returns the nonce that they name, None if there is none.
 
@@ -268,7 +292,7 @@ def _candidates(given: int | None, read: int | None) -> Iterable[int]:
     return range(NONCES_TRIED) if read is None else (read, *range(NONCES_TRIED))
 
 
-def _check_approval(file: SessionFile, enable: EnableData) -> None:
+def _check_approval(file: AnySessionFile, enable: EnableData) -> None:
     digest = multi_chain_digest(enable.hashes_and_chain_ids)
     _same(file.multi_chain_session_digest, digest, "multiChainSessionDigest")
     owners = file.account.owners
@@ -329,10 +353,11 @@ def _same(claimed: bytes | None, computed: bytes, where: str) -> None:
 
 def _end_field(registered: RegisteredSession) -> str:
     """The time-frame with the latest end."""
-    for index, action in enumerate(registered.session.actions):
+    for where, action in labelled_actions(registered.session):
         for number, policy in enumerate(action.policies or ()):
             if getattr(policy, "valid_until_s", 0) == registered.expires_s:
-                return f"actions[{index}].policies[{number}].validUntil"
+                listed = where.startswith("actions[")
+                return f"{where}.policies[{number}].validUntil" if listed else f"{where}.validUntil"
     return "actions"
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 
 from worker.policies import Permit2Claim, Policy
-from worker.policies.fields import MAX_SAFE_INTEGER, Address, Selector, parse_bytes, parse_uint
+from worker.policies.fields import MAX_SAFE_INTEGER, Address, Selector, Uint256, parse_bytes, parse_uint
 from worker.policies.policy import StrictModel
 
 
@@ -141,11 +141,72 @@ class Action(StrictModel):
         return self
 
 
+class SellSide(StrictModel):
+    """What a swap scope sells: the token, and base units of it that may leave the account in all (None: no limit)."""
+
+    token: Address
+    max_total: Uint256 | None = None
+
+
+class BuySide(StrictModel):
+    """What a swap scope buys."""
+
+    token: Address
+
+
+class RhinestoneVenue(StrictModel):
+    """Rhinestone's Swapper, whichever aggregator fills. ``max_spend`` base units of the sell token, all calls together."""
+
+    id: Literal["rhinestone"]
+    max_spend: Uint256 | None = None
+
+
+class ZeroExVenue(StrictModel):
+    """0x, direct and behind the Swapper.
+
+    Attributes:
+        settler: the 0x contract that the calls are pinned to.
+        any_settler: leave it open, which needs a cap.
+        max_spend: base units of the sell token, all calls together; by default the scope's ``max_total``.
+    """
+
+    id: Literal["0x"]
+    settler: Address | None = None
+    any_settler: bool = False
+    max_spend: Uint256 | None = None
+
+
+class FyndVenue(StrictModel):
+    """fynd's router, direct and behind the Swapper. ``max_spend`` as for 0x."""
+
+    id: Literal["fynd"]
+    max_spend: Uint256 | None = None
+
+
+Venue = Annotated[RhinestoneVenue | ZeroExVenue | FyndVenue, Field(discriminator="id")]
+"""Where a swap may be made, told apart by ``id``."""
+
+
+class SwapScope(StrictModel):
+    """Swaps of one token into another. It expands to actions and confines the keys to them (``worker.sessions.swap``).
+
+    Attributes:
+        to: who gets what is bought.
+        via: the venues; None stands for rhinestone without a cap of its own.
+    """
+
+    sell: SellSide
+    buy: BuySide
+    to: Address
+    via: Annotated[tuple[Venue, ...], Field(strict=False)] | None = None
+
+
 class Session(StrictModel):
-    """A session of SDK 1.15. ``chain`` is the chain id. Swap scopes are not supported yet."""
+    """A session of SDK 1.15. ``chain`` is the chain id."""
 
     chain: ChainId
     owners: Owners
     actions: Annotated[tuple[Action, ...], Field(strict=False)] = ()
     claim_policies: Annotated[tuple[Permit2Claim, ...], Field(strict=False, max_length=1)] = ()
     restrict_to_actions: bool = False
+    swap: SwapScope | None = None

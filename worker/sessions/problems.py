@@ -24,6 +24,9 @@ _UNION_TAGS = {
     "not",
     "and",
     "or",
+    "rhinestone",
+    "0x",
+    "fynd",
 }
 _WORDS = {
     "missing": "is missing",
@@ -49,13 +52,10 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     first = error.errors(include_url=False, include_input=False, include_context=True)[0]
     kind, context = first["type"], first.get("ctx", {})
     path = field_path(first["loc"], is_field=kind in {"extra_forbidden", "missing"})
-    if kind == "extra_forbidden" and path.rsplit(".", 1)[-1] == "swap":
-        return path, "swap scopes are not supported yet"
     if kind == "union_tag_invalid":
-        return (
-            f"{path}.type",
-            f"is not a known policy or expression; known are {context.get('expected_tags')}",
-        )
+        tag = str(context.get("discriminator", "type")).strip("'")
+        what = "venue" if tag == "id" else "policy or expression"
+        return f"{path}.{tag}", f"is not a known {what}; known are {context.get('expected_tags')}"
     if kind == "value_error":
         return path, str(context.get("error", first["msg"]))
     if kind == "too_short":
@@ -83,8 +83,8 @@ def field_path(location: Sequence[int | str], *, is_field: bool = False) -> str:
             path += f".{printable_name(part)}" if path else printable_name(part)
         elif part in _UNION_TAGS and not (part == "rule" and position and parts[position - 1] == "rule"):
             continue  # pydantic names the chosen member of a union; the file does not
-        else:
-            path += f".{part}" if path else part
+        else:  # names of functions and parameters are the file's, too
+            path += f".{printable_name(part)}" if path else printable_name(part)
     return shortened(path)
 
 

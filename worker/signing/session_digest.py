@@ -100,7 +100,9 @@ def permits_generic_policy(session: SessionData) -> bool:
     )
 
 
-def session_digest(account: str, session: SessionData, nonce: int) -> bytes:
+def session_digest(
+    account: str, session: SessionData, nonce: int, *, emissary: str = SMART_SESSION_EMISSARY
+) -> bytes:
     """Struct hash of ``SignedSession`` for one chain, without a domain, 32 bytes.
 
     Args:
@@ -108,6 +110,7 @@ def session_digest(account: str, session: SessionData, nonce: int) -> bytes:
         session: the session on that chain.
         nonce: the emissary's ``getNonce(account, zero lock tag)`` on that chain. Any enable or removal there
             uses it up, and with it every approval that names it.
+        emissary: the contract that stores the session, lower-case; another one with ``useDevContracts``.
 
     Raises:
         SigningInputError: a field does not fit its type.
@@ -134,7 +137,7 @@ def session_digest(account: str, session: SessionData, nonce: int) -> bytes:
             session.salt,
             session.session_validator,
             session.session_validator_init_data,
-            SMART_SESSION_EMISSARY,
+            emissary,
         ),
         "session",
     )
