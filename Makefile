@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := worker tasks config tests
+# each has services of its own; most tests wait rather than compute
+TEST_PROCESSES ?= 3
 
 .PHONY: help demo test check format conformance fuzz vault lock clean
 
@@ -24,7 +26,7 @@ demo: $(VENV)/run.stamp ## a session key trades within its limits on a local cha
 	@$(BIN)/session-executor demo
 
 test: $(VENV)/dev.stamp ## every test, on real Redis, Vault, anvil and the real SDK
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/dev.stamp ## lint, format, types
 	$(BIN)/ruff check $(SOURCES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 pytest_plugins = [
     "tests.support.anvil",
     "tests.support.redis",
@@ -10,3 +12,12 @@ pytest_plugins = [
     "tests.support.deployment",
     "tests.support.vectors",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that need Vault go last: on a fresh machine it is being built meanwhile."""
+    of_vault = {"vault_server", "sealable_vault", "deployment"}
+    late = {
+        item.path for item in items if isinstance(item, pytest.Function) and of_vault & set(item.fixturenames)
+    }
+    items.sort(key=lambda item: item.path in late)
