@@ -99,6 +99,8 @@ def route_request(
             "swapFeesSponsored": True,
             "protocolFeesSponsored": True,
         }
+    if session.quoters is not None:
+        options["quoters"] = {"include": list(session.quoters)}
     options["signatureMode"] = signature_mode(session)
     request["options"] = options
     extra = pre_claim_calls(session, enable=enable)

@@ -24,9 +24,12 @@ from worker.sessions.emissary import (
     set_config_call,
 )
 from worker.sessions.encoding import (
+    DEV_EMISSARY,
     check_enableable,
     expires_s,
+    explicit_actions,
     is_restricted,
+    permission_id_of,
     policy_table,
     resolve_actions,
     session_data,
@@ -35,9 +38,14 @@ from worker.sessions.errors import EmissaryReplyError, SessionError
 from worker.sessions.model import Action, EcdsaOwners, Session
 from worker.signing.contracts import OWNABLE_VALIDATOR, SMART_SESSION_EMISSARY
 from worker.signing.errors import SigningInputError
-from worker.signing.session_digest import multi_chain_digest, permission_id, session_digest
+from worker.signing.session_digest import (
+    multi_chain_digest,
+    permission_id,
+    permits_generic_policy,
+    session_digest,
+)
 from worker.signing.sign import address_of
-from worker.signing.structs import EnableData
+from worker.signing.structs import EnableData, HashAndChainId
 
 
 def session_of_vector(fields: dict[str, Any]) -> Session:
@@ -50,6 +58,21 @@ def session_of_vector(fields: dict[str, Any]) -> Session:
 def owners_of_vector(owners: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in owners.items() if name not in {"keys", "addresses"}}
     return {**kept, "accounts": owners["addresses"]}
+
+
+def assert_dev_session(vector: dict[str, Any]) -> None:
+    """Data and digest name the development contracts, the permission id does not."""
+    assert vector["useDevContracts"] is True
+    name, expected = vector["name"], vector["expected"]
+    subject = session_of_vector(vector["session"])
+    data = session_data(subject, dev=True)
+    assert data == session_of(expected["sessionData"]), name
+    assert "0x" + permission_id_of(subject).hex() == expected["permissionId"], name
+    digests = chain_digests_of(expected["hashesAndChainIds"])
+    account, nonce = vector["account"].lower(), int(vector["nonce"])
+    digest = session_digest(account, data, nonce, emissary=DEV_EMISSARY)
+    assert digests == (HashAndChainId(subject.chain, digest),), name
+    assert "0x" + multi_chain_digest(digests).hex() == expected["multiChainSessionDigest"], name
 
 
 def session(*actions: Action, restrict: bool = False, keys: tuple[str, ...] = (SESSION_ADDRESS,)) -> Session:
@@ -97,13 +120,45 @@ class TestRecordedSessions:
         assert vectors
 
     def test_what_the_sdk_refuses_is_refused_with_its_words(self) -> None:
-        vectors = [v for v in load_vectors("sessions")["errorVectors"] if "swap" not in v["session"]]
+        vectors = load_vectors("sessions")["errorVectors"]
         for vector in vectors:
             with pytest.raises(SessionError) as caught:
                 session_data(session_of_vector(vector["session"]))
             assert caught.value.message.lower() == vector["error"].lower()
             assert caught.value.field
-        assert len(vectors) == 5
+        assert len(vectors) == 6
+
+    def test_sessions_for_development_contracts(self) -> None:
+        vectors = load_vectors("sessions")["devVectors"]
+        for vector in vectors:
+            assert_dev_session(vector)
+        assert len(vectors) == 2
+
+    def test_swap_scopes(self) -> None:
+        vectors = load_vectors("swap_sessions")["vectors"]
+        for vector in vectors:
+            name, expected = vector["name"], vector["expected"]
+            subject = session_of_vector(vector["session"])
+            wanted = [
+                Action.model_validate(action, by_name=False).model_dump()
+                for action in expected["expandedActions"]
+            ]
+            assert [action.model_dump() for action in explicit_actions(subject)] == wanted, name
+            data = session_data(subject)
+            assert data == session_of(expected["sessionData"]), name
+            assert "0x" + permission_id_of(subject).hex() == expected["permissionId"], name
+            assert permission_id(data) == permission_id_of(subject)
+            assert is_restricted(subject) is expected["restricted"] is True
+            assert permits_generic_policy(data) is expected["permitGenericPolicy"] is False
+            digests = chain_digests_of(expected["hashesAndChainIds"])
+            account, nonce = vector["account"].lower(), int(vector["nonce"])
+            assert digests == (HashAndChainId(subject.chain, session_digest(account, data, nonce)),), name
+            assert "0x" + multi_chain_digest(digests).hex() == expected["multiChainSessionDigest"], name
+        assert len(vectors) == 4
+
+    def test_swap_scopes_for_development_contracts(self) -> None:
+        (vector,) = load_vectors("swap_sessions")["devVectors"]
+        assert_dev_session(vector)
 
     def test_all_5_owner_sets_are_reproduced(self) -> None:
         vectors = load_vectors("validators")["vectors"]
@@ -293,6 +348,11 @@ class TestOwners:
         [
             ({"type": "passkey", "accounts": [SESSION_ADDRESS]}, "only 'ecdsa'"),
             ({"type": "ens", "name": "x.eth"}, "only 'ecdsa'"),
+            ({"type": "quorum", "module": "0x" + "11" * 20, "threshold": 2}, "only 'ecdsa'"),
+            (
+                {"type": "multi-factor", "validators": [{"type": "ens"}, {"type": "ecdsa"}], "threshold": 2},
+                "only 'ecdsa'",
+            ),
             ({"accounts": [SESSION_ADDRESS, SESSION_ADDRESS.upper().replace("X", "x")]}, "twice"),
             ({"accounts": [SESSION_ADDRESS], "threshold": 2}, "cannot be met"),
             ({"accounts": [SESSION_ADDRESS], "threshold": 0}, "cannot be met"),
