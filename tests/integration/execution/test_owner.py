@@ -48,10 +48,9 @@ def test_two_owners_move_tokens_and_modules(
     devnet: Devnet, orchestrator: AlpsOrchestrator, kind: AccountKind
 ) -> None:
     owned = two_of_two(devnet, kind)
-    # a kernel's second call grants the validator its function, which the devnet's stand-in does not know
     calls = (
         transfer(3_000_000, RECIPIENT),
-        install_calls(kind, owned.account)[0],
+        *install_calls(kind, owned.account),
         *uninstall_calls(kind, owned.account),
     )
     intent_id = send_as_owner(orchestrator, owned, KEYS, calls)

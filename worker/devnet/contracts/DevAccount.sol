@@ -33,10 +33,12 @@ contract DevAccount {
 
     event ModuleInstalled(uint256 moduleTypeId, address module);
     event ModuleUninstalled(uint256 moduleTypeId, address module);
+    event SelectorSet(bytes4 selector, bytes21 vId, bool allowed);
 
     error OnlyIntentExecutor();
     error OnlySelf();
     error InvalidOwners();
+    error InvalidValidator();
 
     modifier onlyExecutor() {
         if (msg.sender != INTENT_EXECUTOR) revert OnlyIntentExecutor();
@@ -79,6 +81,15 @@ contract DevAccount {
         if (msg.sender != address(this)) revert OnlySelf();
         _installed[moduleTypeId][module] = false;
         emit ModuleUninstalled(moduleTypeId, module);
+    }
+
+    /// @notice Kernel only: lets an installed validator (0x01 and its address) sign for a function of the account.
+    function grantAccess(bytes21 vId, bytes4 selector, bool allow) external {
+        if (msg.sender != address(this)) revert OnlySelf();
+        if (kind != Kind.Kernel || vId[0] != 0x01 || !_installed[1][address(uint160(uint168(vId)))]) {
+            revert InvalidValidator();
+        }
+        emit SelectorSet(selector, vId, allow);
     }
 
     function isModuleInstalled(uint256 moduleTypeId, address module, bytes calldata) external view returns (bool) {
