@@ -22,7 +22,18 @@ const GET_NONCE = '0xb73f6902'
 const IS_PERMISSION_ENABLED = '0x27f65402'
 
 // Fields that the SDK wants as bigint; everywhere else a decimal string is meant as text.
-const BIGINTS = new Set(['limit', 'amount', 'valueLimitPerUse', 'calldataOffset', 'usageLimit', 'min', 'max', 'value'])
+const BIGINTS = new Set([
+  'limit',
+  'amount',
+  'valueLimitPerUse',
+  'calldataOffset',
+  'usageLimit',
+  'min',
+  'max',
+  'value',
+  'maxTotal',
+  'maxSpend',
+])
 
 let stub = { chain: () => '0x', orchestrator: () => ({}), reads: [], requests: [] }
 
@@ -114,14 +125,14 @@ const methods = {
       return { id, wrapped, testnet: registry.isTestnet(id), tokens }
     }),
 
-  // Encoding of one session.
-  session: async ({ session }) => {
+  // Encoding of one session; dev means useDevContracts.
+  session: async ({ session, dev = false }) => {
     const made = toSession(session)
-    return { sessionData: smartSessions.getSessionData(made), permissionId: smartSessions.getPermissionId(made) }
+    return { sessionData: smartSessions.getSessionData(made, dev), permissionId: smartSessions.getPermissionId(made) }
   },
 
-  // Encoding of one policy.
-  policy: async ({ policy }) => smartSessions.getPolicyData(revive(policy)),
+  // Encoding of one policy; dev means useDevContracts.
+  policy: async ({ policy, dev = false }) => smartSessions.getPolicyData(revive(policy), dev),
 
   // The account, the digests to sign, the owner's signature and the setConfig call; nonces[i] is the chain's answer
   // for sessions[i].

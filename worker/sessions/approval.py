@@ -72,6 +72,7 @@ def approve(
         actions=tuple(ActionOfFile.of(action) for action in session.actions),
         claim_policies=session.claim_policies,
         restrict_to_actions=session.restrict_to_actions,
+        swap=session.swap,
         verify_executions=verify_executions,
         enable_data=EnableDataOfFile(
             user_signature=signature,

@@ -201,7 +201,8 @@ class SessionFile(_FileBase):
 
     Attributes:
         sdk: the SDK version whose rules hold; other versions encode differently.
-        actions: what the keys may do. Must be there, since a session without actions may do everything.
+        actions: what the keys may do. Must be there, since a session without actions may do everything; with a swap
+            scope, which confines the keys, they may be left out.
         claim_policies: at most one.
         restrict_to_actions: confines the keys to the actions.
         swap: swaps that the keys may make; it confines them, too.
@@ -290,6 +291,8 @@ def load_session_file(text: str | bytes) -> AnySessionFile:
     """
     value = strict_json.loads(text)
     model = SessionFileV2 if value.get("sdk") == SessionV2.sdk else SessionFile
+    if model is SessionFile and "swap" in value:
+        value.setdefault("actions", [])
     try:
         # Only the SDK's camelCase, although the models know the Python names, too.
         return model.model_validate(value, by_alias=True, by_name=False)
@@ -317,6 +320,9 @@ def session_file_schema() -> dict[str, Any]:
             required: list[str] = shape.setdefault("required", [])
             if "type" not in required:
                 required.insert(0, "type")
+    first = schema["$defs"]["SessionFile"]
+    first["required"].remove("actions")
+    first["anyOf"] = [{"required": ["actions"]}, {"required": ["swap"]}]
     schema["$defs"]["ActionOfFile"]["dependentRequired"] = {"target": ["selector"], "selector": ["target"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

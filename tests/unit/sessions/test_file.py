@@ -132,7 +132,7 @@ def swap() -> File:
         {"id": "fynd", "maxSpend": "1"},
     ]
     scope = swap_scope(sell={"token": USDC, "maxTotal": "5"}, via=venues)
-    return {**minimal(), "actions": [], "swap": scope, "useDevContracts": False}
+    return {**minimal(), "swap": scope, "useDevContracts": False}
 
 
 def v2() -> File:
