@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -11,7 +12,13 @@ from worker.execution.retry import Move, Plan, attention_of_wait, backoff_ms, pl
 from worker.execution.runtime import Runtime
 from worker.intents.model import IntentRecord
 from worker.intents.states import FINAL, State
-from worker.ledger.errors import FenceLostError, IllegalTransitionError, LedgerUnavailableError
+from worker.ledger.errors import (
+    FenceLostError,
+    IllegalTransitionError,
+    IntentNotFoundError,
+    LedgerInconsistentError,
+    LedgerUnavailableError,
+)
 from worker.policies.base import CounterChange
 
 log = structlog.get_logger(__name__)
@@ -132,13 +139,18 @@ def run_stage(
 
     Nothing happens when the record is in another state or somebody else holds it: messages may come twice.
     """
-    record = runtime.ledger.claim(
-        intent_id,
-        states=states,
-        lease_ms=runtime.settings.claim_lease_ms,
-        now_ms=runtime.now_ms(),
-        who=runtime.who,
-    )
+    give_back(runtime)
+    try:
+        record = runtime.ledger.claim(
+            intent_id,
+            states=states,
+            lease_ms=runtime.settings.claim_lease_ms,
+            now_ms=runtime.now_ms(),
+            who=runtime.who,
+        )
+    except LedgerUnavailableError:
+        runtime.hanging.add(intent_id)
+        raise
     if record is None:
         log.debug("nothing to do", intent_id=intent_id)
         return
@@ -159,8 +171,27 @@ def run_stage(
     except (FenceLostError, IllegalTransitionError) as error:
         log.info("another has taken the intent", intent_id=intent_id, reason=str(error))
     except LedgerUnavailableError as error:
-        # the lease ends by itself and the due index brings the record back
+        # given back when Redis is; else the lease ends by itself and the due index brings the record back
+        runtime.hanging.add(intent_id)
         log.warning("the ledger does not answer", intent_id=intent_id, reason=str(error))
+
+
+def give_back(runtime: Runtime) -> None:
+    """Give back the leases that this process holds since Redis failed in the middle of its work.
+
+    Otherwise the records would lie there until their leases end, and count as deaths of this process.
+
+    Raises:
+        LedgerUnavailableError: not yet; nothing is forgotten.
+    """
+    while runtime.hanging:
+        intent_id = next(iter(runtime.hanging))
+        with suppress(FenceLostError, IntentNotFoundError, LedgerInconsistentError):
+            record = runtime.ledger.get(intent_id)
+            if record.fields.get("lease_who") == runtime.who:
+                now_ms = runtime.now_ms()
+                runtime.ledger.release_claim(intent_id, fence=record.fence, due_ms=now_ms, now_ms=now_ms)
+        runtime.hanging.discard(intent_id)
 
 
 def quarantined(runtime: Runtime, record: IntentRecord) -> bool:

@@ -45,6 +45,8 @@ class Runtime:
         self.settings = settings
         self.dispatch = dispatch
         self.now_ms = clock
+        #: Intents that this process may hold a lease of without working on them: Redis went away meanwhile.
+        self.hanging: set[str] = set()
 
     @property
     def now_s(self) -> int:
