@@ -22,6 +22,7 @@ DATA = (
     "worker/devnet/npm/package-lock.json",
     "worker/ledger/lua/transition.lua",
     "worker/sessions/chains.json",
+    "worker/sessions/proxies.json",
 )
 
 
