@@ -31,6 +31,7 @@ _CALL = re.compile(r"(0x[0-9a-fA-F]{40}):([0-9]{1,78}):(0x(?:[0-9a-fA-F]{2})*)")
 _POLL_S = 0.2
 #: The year 9999: a later time is a typing error, milliseconds perhaps.
 _LAST_S = 253_402_300_799
+_MAX_DIGITS = 20
 
 
 @app.command()
@@ -263,7 +264,7 @@ def _raw_call(text: str, index: int) -> Execution:
 
 def _not_after(text: str) -> int:
     """Unix seconds. Raises InputError."""
-    if text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_S)):
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
         seconds = int(text)
     else:
         try:

@@ -4,98 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-import structlog
 
-from config.settings import get_settings
-from tests.support.e2e import run_command
-from tests.support.pipeline import PASSPHRASE, RECIPIENT
-from tests.support.sessions import ACCOUNT, OWNER_KEY, USDC, make_session_file, usdc_transfer
-from worker.cli.main import run
+from tests.support.cli import PREFIX, Run, submit, write_session
+from tests.support.e2e import COMMAND, run_command
+from tests.support.pipeline import RECIPIENT
+from tests.support.sessions import ACCOUNT, USDC, usdc_transfer
 from worker.devnet.devnet import Devnet
 from worker.devnet.stack import clean_environment
-from worker.signing.sign import address_of
-
-Run = Callable[..., tuple[int, str, str]]
-PREFIX = "SESSION_EXECUTOR_"
-
-
-@pytest.fixture
-def environment(
-    devnet: Devnet, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, str]]:
-    """Settings of a machine where everything is up; the folder has no ``.env``."""
-    own = {
-        PREFIX + "REDIS_URL": redis_url,
-        PREFIX + "RPC_URL": devnet.rpc_url,
-        PREFIX + "ORCHESTRATOR_URL": devnet.orchestrator_url,
-        PREFIX + "ORCHESTRATOR_API_KEY": devnet.api_key,
-        PREFIX + "KEYSTORE_DIR": str(tmp_path / "keys"),
-        PREFIX + "KEYSTORE_PASSPHRASE": PASSPHRASE,
-    }
-    for name, value in own.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    get_settings.cache_clear()
-    yield own
-    get_settings.cache_clear()
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def command(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run one command line in this process: (exit code, stdout, stderr)."""
-
-    def invoke(*arguments: str) -> tuple[int, str, str]:
-        get_settings.cache_clear()
-        capsys.readouterr()
-        code = run(arguments)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        assert PASSPHRASE not in captured.out + captured.err
-        return code, captured.out, captured.err
-
-    return invoke
-
-
-@pytest.fixture
-def key(command: Run) -> str:
-    """The address of a key that we hold."""
-    code, out, _ = command("keys", "create", "--label", "tests")
-    assert code == 0
-    return out.strip()
-
-
-def write_session(key: str, path: Path, **options: Any) -> Path:
-    """A session file approved by the account's owner, valid for a day."""
-    until_ms = (int(time.time()) + 86_400) * 1000
-    options.setdefault("actions", [usdc_transfer(100_000_000, valid_until_ms=until_ms)])
-    path.write_text(make_session_file(OWNER_KEY, key.lower(), **options))
-    return path
-
-
-@pytest.fixture
-def session(command: Run, key: str, devnet: Devnet, tmp_path: Path) -> str:
-    """The id of an imported session."""
-    devnet.register_account(ACCOUNT, owners=[address_of(OWNER_KEY)], usdc=1_000_000_000)
-    code, out, err = command("sessions", "import", str(write_session(key, tmp_path / "session.json")))
-    assert (code, err) == (0, "")
-    return out.strip()
-
-
-def submit(
-    command: Run, session: str, *more: str, key: str = "k", amount: str = "10 USDC"
-) -> tuple[int, str, str]:
-    """``intents submit`` of a transfer."""
-    return command(
-        "intents", "submit", "--session", session, "--to", RECIPIENT, "--amount", amount, "--key", key, *more
-    )
 
 
 def without_owners(text: str) -> str:
@@ -219,9 +142,8 @@ class TestSessions:
     def test_an_unrestricted_session_is_imported_with_a_warning(
         self, command: Run, key: str, tmp_path: Path
     ) -> None:
-        code, _, err = command(
-            "sessions", "import", str(write_session(key, tmp_path / "s.json", restrict=False))
-        )
+        path = write_session(key, tmp_path / "s.json", restrict=False)
+        code, _, err = command("sessions", "import", str(path))
         assert code == 0
         assert "warning: this session is not restricted" in err
 
@@ -284,8 +206,8 @@ class TestIntents:
     @pytest.mark.parametrize(
         ("options", "field", "words"),
         [
-            (["--amount", "10 USDX"], "token", "is not known"),
-            (["--amount", "10 usdc"], "token", "did you mean USDC"),
+            (["--amount", "10 USDX"], "--amount", "is not known"),
+            (["--amount", "10 usdc"], "--amount", "did you mean USDC"),
             (["--amount", "10.1234567 USDC"], "--amount", "more than the 6 decimals"),
             (["--amount", "-1 USDC"], "--amount", "is no amount"),
             (["--amount", "1e3 USDC"], "--amount", "is no amount"),
@@ -302,12 +224,22 @@ class TestIntents:
             (["--call", "0x12:0:0x"], "--call", "cannot go with"),
             (["--not-after", "tomorrow"], "--not-after", "is no time with a zone"),
             (["--not-after", "2030-01-01T00:00:00"], "--not-after", "is no time with a zone"),
-            (["--not-after", "1600000000"], "not_after", "is in the past"),
-            (["--session", "ses_0000000000000000"], "ses_0000000000000000", ""),
+            (["--not-after", "1600000000"], "--not-after", "is in the past"),
+            (["--session", "ses_0000000000000000"], "--session", "is not registered"),
             (["--session", "ses_ff"], "--session", "names"),
             (["--session", "../../etc"], "--session", "names"),
-            (["--key", "x" * 201], "key", "200"),
-            (["--key", "a\nb"], "key", ""),
+            (["--key", "x" * 201], "--key", "200"),
+            (["--key", "a\nb"], "--key", "cannot be printed"),
+            (["--key", ""], "--key", "use 1 to 200"),
+            (["--not-after", ""], "--not-after", "is no time with a zone"),
+            (["--not-after", "0"], "--not-after", "is not between 1970"),
+            (["--not-after", "1900000000000"], "--not-after", "is not between 1970"),
+            (["--not-after", "0001-01-01T00:00:00+14:00"], "--not-after", "is not between 1970"),
+            (["--to", USDC], "--to", "is the USDC contract itself"),
+            (["--to", "0x" + "00" * 20], "--to", "is the zero address"),
+            (["--to", ACCOUNT], "--to", "is the paying account itself"),
+            (["--token", "USDC"], "--amount", "names a token, as --token does"),
+            (["--token", "USDX"], "--token", "is not known"),
         ],
     )
     def test_bad_input_is_one_line_that_names_the_option(
@@ -319,7 +251,7 @@ class TestIntents:
         assert (code, out) == (2, ""), err
         assert err.startswith("error: ")
         assert err.count("\n") == 1
-        assert field in err
+        assert err.startswith(f"error: {field}: ")
         assert words in err
         assert json.loads(command("intents", "list", "--json")[1]) == []
 
@@ -486,11 +418,6 @@ class TestProcess:
     def test_devnet_prints_settings_and_ends_on_interrupt(
         self, environment: dict[str, str], tmp_path: Path
     ) -> None:
-        import signal
-        import subprocess
-
-        from tests.support.e2e import COMMAND
-
         with subprocess.Popen(
             [COMMAND, "devnet"],
             env=clean_environment(environment),
