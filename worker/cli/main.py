@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from config.settings import SettingsError, get_settings
-from worker.cli import accounts, devnet, doctor, intents, keys, sessions, strategies
+from worker.cli import accounts, devnet, doctor, intents, keys, session_checks, sessions, strategies
 from worker.cli.output import note, out, print_line
 from worker.errors import ExecutorError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
+session_checks.add_to(sessions.app)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(intents.app, name="intents")
 app.add_typer(strategies.app, name="strategies")

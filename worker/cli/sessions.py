@@ -51,14 +51,22 @@ def import_session(
     renew: Annotated[
         bool, typer.Option("--renew", help="Let it replace the approval of the same session.")
     ] = False,
+    accept_risk: Annotated[
+        list[str] | None,
+        typer.Option("--accept-risk", metavar="CODE", help="Import it in spite of this finding; repeatable."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check a session file in every part and register it. The user's approval, our key and the chain must fit."""
+    """Check a session file in every part and register it. The user's approval, our key and the chain must fit.
+
+    A session that may do more than a trade needs is refused; `sessions explain --file FILE` tells what it may do.
+    """
     from worker.execution.runtime import key_store
+    from worker.sessions import privilege
     from worker.sessions.file import load_session_file
     from worker.sessions.importing import verify
 
-    text = _read(file)
+    text = read_file(file)
     services = runtime()
     parsed = load_session_file(text)
     session = verify(
@@ -68,12 +76,13 @@ def import_session(
         now_s=int(time.time()),
         nonce=_read_nonce(services, parsed),
     )
+    risks = privilege.findings(session, now_s=services.now_s)
+    privilege.require_accepted(risks, accept_risk or ())
     warning = _chain_word(services, session)[1]
     created = services.sessions.put(session, renew=renew)
-    if not session.restricted:
-        note(f"warning: {_UNRESTRICTED}")
-    if not session.expires_s:
-        note("warning: this session never ends; ask for a time-frame policy")
+    for risk in risks:
+        if risk.severity == "severe":
+            note(f"warning: {risk.words}")
     if warning:
         note(f"warning: {warning}")
     if as_json:
@@ -255,7 +264,12 @@ def _set_paused(name: str, *, paused: bool) -> None:
     print_line(f"{found.session_id} {'is paused' if paused else 'goes on'}")
 
 
-def _read(file: str) -> bytes:
+def read_file(file: str) -> bytes:
+    """A session file's content; ``-`` is standard input.
+
+    Raises:
+        InputError: it cannot be read, or is too large to be one.
+    """
     try:
         if file == "-":
             content = sys.stdin.buffer.read(_MAX_FILE + 1) if sys.stdin else b""

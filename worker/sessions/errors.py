@@ -3,7 +3,8 @@
 ExecutorError
 ├── InputError
 │   ├── SessionError                  a session cannot be encoded or trusted as it is
-│   │   └── SessionFileError          a session file does not parse, or does not match what it claims
+│   │   ├── SessionFileError          a session file does not parse, or does not match what it claims
+│   │   └── ExcessPrivilegeError      a session may do more than it needs, and nobody has accepted that
 │   ├── SessionConflictError          the id is registered with other content
 │   └── SessionNotFoundError          no such session
 └── ServiceError
@@ -23,6 +24,10 @@ class SessionError(InputError):
 
 class SessionFileError(SessionError):
     """A session file does not parse, or does not match what it claims."""
+
+
+class ExcessPrivilegeError(SessionError):
+    """A session may do more than it needs, and nobody has accepted that."""
 
 
 class SessionConflictError(InputError):

@@ -143,7 +143,7 @@ class TestSessions:
         self, command: Run, key: str, tmp_path: Path
     ) -> None:
         path = write_session(key, tmp_path / "s.json", restrict=False)
-        code, _, err = command("sessions", "import", str(path))
+        code, _, err = command("sessions", "import", str(path), "--accept-risk", "unrestricted")
         assert code == 0
         assert "warning: this session is not restricted" in err
 

@@ -211,7 +211,8 @@ class TestSessionFiles:
             ),
         )
         path = write_session(key, tmp_path / "s.json", actions=[action])
-        session = command("sessions", "import", str(path))[1].strip()
+        accepted = ("--accept-risk", "any-spender", "--accept-risk", "long-window")
+        session = command("sessions", "import", str(path), *accepted)[1].strip()
         shown = command("sessions", "show", session)[1]
         for words in (
             "approve(address,uint256)",
@@ -290,6 +291,7 @@ class TestSessionFiles:
                     key, tmp_path / "o.json", actions=[usdc_transfer(5, valid_until_ms=4_102_444_800_000)]
                 )
             ),
+            *("--accept-risk", "long-window"),
         )[1].strip()
         with redis.Redis.from_url(redis_url) as client:
             client.hset(f"sx:{{{session[4:]}}}:session", "sha256", "0" * 64)
