@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -24,8 +24,8 @@ from worker.orchestrator import exact_json
 from worker.orchestrator.port import Quote
 from worker.sessions.importing import RegisteredSession
 from worker.signing import session_signature
-from worker.signing.intent_op import IntentPayloads, payloads
-from worker.signing.sign import psig, recover_psig
+from worker.signing.intent_op import IntentPayloads, TypedPayload, payloads
+from worker.signing.sign import psigs
 
 
 def sign(runtime: Runtime, intent_id: str) -> None:
@@ -91,59 +91,66 @@ def signatures(
     Raises:
         KeyStoreError: a key cannot be had.
         UnexplainedQuoteError: a signature does not recover to its owner.
+        SignatureFaultError: a signature does not recover to the key that made it.
     """
-    kind, account, permission = session.account_kind, session.account, session.permission_id
+    kind, account = session.account_kind, session.account
+    origins, destination = message.origins, message.destination
+    hashes = {
+        payload.digest: session_signature.erc1271_hash(kind, account, payload.digest)
+        for payload in (*origins, destination)
+    }
+    # the destination is one of the origins, so it mostly needs no signature of its own
+    checked = (
+        (*hashes, *((message.target.digest,) if message.target else ())) if session.verify_executions else ()
+    )
+    signed = _signed_by_all(session, keys, (*hashes.values(), *checked))
 
+    def erc1271_form(payload: TypedPayload) -> str:
+        validator_signature = signed[hashes[payload.digest]]
+        return _hex(session_signature.erc1271(kind, account, session.permission_id, validator_signature))
+
+    if not session.verify_executions:
+        return {
+            "originSignatures": [erc1271_form(origin) for origin in origins],
+            "destinationSignature": erc1271_form(destination),
+        }
+    emissary_form = {
+        digest: _hex(_emissary_form(session, signed[digest], enable=enable)) for digest in checked
+    }
+    members: dict[str, Any] = {
+        "originSignatures": [
+            {"preClaimSig": emissary_form[origin.digest], "notarizedClaimSig": erc1271_form(origin)}
+            for origin in origins
+        ],
+        "destinationSignature": emissary_form[destination.digest],
+    }
+    if message.target is not None:
+        members["targetExecutionSignature"] = emissary_form[message.target.digest]
+    return members
+
+
+def _signed_by_all(
+    session: RegisteredSession, keys: KeyStore, digests: Sequence[bytes]
+) -> dict[bytes, bytes]:
+    """``VS`` of each digest: the signatures of all owners in configured order, each checked."""
+    signed = dict.fromkeys(digests, b"")
     with ExitStack() as stack:
         held = [stack.enter_context(keys.get(owner)) for owner in session.owners]
-
-        def all_sign(digest: bytes) -> bytes:
-            made = [psig(key.use(), digest) for key in held]
-            for owner, signature in zip(session.owners, made, strict=True):
-                if recover_psig(digest, signature) != owner:
-                    raise UnexplainedQuoteError("does not recover to its owner", field="signature")
-            return b"".join(made)
-
-        emissary_form = _emissary_form(session, all_sign, enable=enable)
-
-        def erc1271_form(digest: bytes) -> bytes:
-            signed = all_sign(session_signature.erc1271_hash(kind, account, digest))
-            return session_signature.erc1271(kind, account, permission, signed)
-
-        if not session.verify_executions:
-            return {
-                "originSignatures": [_hex(erc1271_form(origin.digest)) for origin in message.origins],
-                "destinationSignature": _hex(erc1271_form(message.destination.digest)),
-            }
-        members: dict[str, Any] = {
-            "originSignatures": [
-                {
-                    "preClaimSig": _hex(emissary_form(origin.digest)),
-                    "notarizedClaimSig": _hex(erc1271_form(origin.digest)),
-                }
-                for origin in message.origins
-            ],
-            "destinationSignature": _hex(emissary_form(message.destination.digest)),
-        }
-        if message.target is not None:
-            members["targetExecutionSignature"] = _hex(emissary_form(message.target.digest))
-        return members
+        for owner, key in zip(session.owners, held, strict=True):
+            signer, made = psigs(key.use(), tuple(signed))
+            if signer != owner:
+                raise UnexplainedQuoteError("does not recover to its owner", field="signature")
+            for digest, signature in zip(tuple(signed), made, strict=True):
+                signed[digest] += signature
+    return signed
 
 
-def _emissary_form(
-    session: RegisteredSession, all_sign: Callable[[bytes], bytes], *, enable: bool
-) -> Callable[[bytes], bytes]:
-    def form(digest: bytes) -> bytes:
-        signed = all_sign(digest)
-        if not enable:
-            return session_signature.emissary_use(session.permission_id, signed)
-        if session.enable_data is None:
-            raise UnexplainedQuoteError("has no enableData", field="session")
-        return session_signature.emissary_enable(
-            session.data, session.enable_data, session.permission_id, signed
-        )
-
-    return form
+def _emissary_form(session: RegisteredSession, signed: bytes, *, enable: bool) -> bytes:
+    if not enable:
+        return session_signature.emissary_use(session.permission_id, signed)
+    if session.enable_data is None:
+        raise UnexplainedQuoteError("has no enableData", field="session")
+    return session_signature.emissary_enable(session.data, session.enable_data, session.permission_id, signed)
 
 
 def _hex(value: bytes) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 from eth_hash.auto import keccak
@@ -108,9 +109,15 @@ def payloads(intent_op: Mapping[str, Any], account: str, *, with_target: bool = 
     if with_target and layers & TARGET_LAYERS:
         last = len(elements) - 1
         target_nonce = _uint(op, "targetExecutionNonce", 256, "")
-        target = _single_chain_ops(
-            account, elements[last], contexts[last], target_nonce, last, refund_required=False
-        )
+        origin = origins[last].message
+        if isinstance(origin, SingleChainOps):
+            # the same calls and refund: only the nonce is another
+            chain_id, executed = origins[last].chain_id, replace(origin, nonce=target_nonce)
+            target = TypedPayload("single-chain-ops", chain_id, executed.digest(chain_id), executed, last)
+        else:
+            target = _single_chain_ops(
+                account, elements[last], contexts[last], target_nonce, last, refund_required=False
+            )
     return IntentPayloads(origins=origins, destination=origins[-1], target=target)
 
 
@@ -246,10 +253,17 @@ def _address(parent: Mapping[str, Any], name: str, where: str) -> str:
     field = _path(where, name)
     if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
         raise SigningInputError("must be an address: 0x and 40 hex digits", field=field)
-    lower = value.lower()
-    if value != lower and not is_checksum_address(value):
+    lower = _lower(value)
+    if not lower:
         raise SigningInputError("has a wrong EIP-55 checksum", field=field)
     return lower
+
+
+@lru_cache(maxsize=1024)
+def _lower(address: str) -> str:
+    """The address in lower case; empty when it is mixed and its checksum wrong. Intents name the same few again."""
+    lower = address.lower()
+    return lower if address == lower or is_checksum_address(address) else ""
 
 
 def _bytes(parent: Mapping[str, Any], name: str, where: str) -> bytes:

@@ -6,11 +6,13 @@ a private key forget it before they raise, so that no traceback keeps it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coincurve import PrivateKey, PublicKey
 from eth_hash.auto import keccak
 
 from worker.signing import values
-from worker.signing.errors import SigningInputError
+from worker.signing.errors import SignatureFaultError, SigningInputError
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Order of secp256k1 (SEC 2, 2.4.1)."""
@@ -71,6 +73,41 @@ def psig(key: bytes, digest: bytes) -> bytes:
     return signature[:64] + bytes((signature[64] + PERSONAL_V_OFFSET,))
 
 
+def psigs(key: bytes, digests: Sequence[bytes]) -> tuple[str, list[bytes]]:
+    """The key's address and ``psig(key, digest)`` of each digest, every one recovered to that address again.
+
+    The key is expanded once for all of them, and the check compares public keys, so that several signatures of one
+    key cost less than half of as many ``psig`` and ``recover_psig``.
+
+    Raises:
+        SigningInputError: not a private key of 32 bytes, or a digest of another length.
+        SignatureFaultError: a signature that was just made does not recover to the key's address.
+    """
+    try:
+        personal = [personal_digest(digest) for digest in digests]
+    except SigningInputError:
+        del key
+        raise
+    problem = _key_problem(key)
+    if problem:
+        del key
+        raise SigningInputError(problem, field="key")
+    private = PrivateKey(key)
+    public = private.public_key.format(compressed=False)
+    made: list[bytes] = []
+    for signed in personal:
+        signature = private.sign_recoverable(signed, hasher=None)
+        if _recovered(signature, signed) != public:
+            del key, private  # so that no traceback keeps them
+            raise SignatureFaultError(
+                "does not recover to the key that made it",
+                field="signature",
+                fix="suspect this machine's memory or processor; nothing was sent",
+            )
+        made.append(signature[:64] + bytes((27 + PERSONAL_V_OFFSET + signature[64],)))
+    return _address_of_point(public), made
+
+
 def recover(digest: bytes, signature: bytes) -> str:
     """The lower-case address that made ``sign_digest``'s signature.
 
@@ -116,5 +153,17 @@ def _key_problem(key: object) -> str:
     return ""
 
 
+def _recovered(signature: bytes, digest: bytes) -> bytes:
+    """The uncompressed public key of ``r ‖ s ‖ parity``; empty when it recovers to none."""
+    try:
+        return PublicKey.from_signature_and_message(signature, digest, hasher=None).format(compressed=False)
+    except ValueError:
+        return b""
+
+
 def _address(public: PublicKey) -> str:
-    return f"0x{keccak(public.format(compressed=False)[1:])[12:].hex()}"
+    return _address_of_point(public.format(compressed=False))
+
+
+def _address_of_point(point: bytes) -> str:
+    return f"0x{keccak(point[1:])[12:].hex()}"
