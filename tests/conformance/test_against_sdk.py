@@ -25,7 +25,7 @@ from worker.orchestrator import exact_json
 from worker.policies.base import Execution
 from worker.sessions.chains import known_chains
 from worker.sessions.emissary import get_nonce_call, is_permission_enabled_call, set_config_call
-from worker.sessions.encoding import session_data
+from worker.sessions.encoding import permission_id_of, session_data
 from worker.sessions.errors import SessionError
 from worker.sessions.file import load_session_file
 from worker.sessions.importing import RegisteredSession, recompute
@@ -136,6 +136,39 @@ class TestSessions:
             assert as_sdk_has_it(ours) == lowered(theirs["sessionData"]), draw.name
             assert hexed(permission_id(ours)) == theirs["permissionId"], draw.name
 
+    def test_development_contracts(self, sdk: SdkOracle) -> None:
+        for draw in draws("dev sessions"):
+            drawn = draw.session()
+            theirs = sdk("session", session=drawn.for_sdk(), dev=True)
+            ours = our_session(drawn)
+            assert as_sdk_has_it(session_data(ours, dev=True)) == lowered(theirs["sessionData"]), draw.name
+            assert hexed(permission_id_of(ours)) == theirs["permissionId"], draw.name
+
+    def test_swap_scopes_good_and_bad(self, sdk: SdkOracle) -> None:
+        """Whatever the venues, caps and tokens: the same bytes, or refused in the same words."""
+        for draw in draws("swaps"):
+            chain = draw.among(*known_chains())
+            drawn = DrawnSession(chain, draw.keys(1), {"swap": draw.swap(chain, sound=False)})
+            theirs: Any
+            ours: Any
+            try:
+                found = sdk("session", session=drawn.for_sdk())
+                theirs = (lowered(found["sessionData"]), found["permissionId"])
+            except SdkError as error:
+                theirs = error.message.lower()
+                if error.name == "TypeError":  # it trips over fynd's missing router before it says so
+                    theirs = f"fynd is not available on chain {chain}"
+            try:
+                data = session_data(our_session(drawn))
+                ours = (as_sdk_has_it(data), hexed(permission_id(data)))
+            except SessionError as error:
+                ours = error.message.lower()
+            if isinstance(theirs, str) and theirs.startswith("fynd is not available"):
+                assert isinstance(ours, str)
+                assert ours.startswith(theirs), draw.name
+            else:
+                assert ours == theirs, draw.name
+
     @pytest.mark.parametrize(
         "kind",
         [
@@ -226,7 +259,8 @@ class TestApproval:
 
             call = set_config_call(account, datas[index], EnableData(signature, hashes, index))
             assert theirs["call"]["to"].lower() == SMART_SESSION_EMISSARY, draw.name
-            assert hexed(call) == theirs["call"]["data"], draw.name
+            # the SDK leaves the letters of pinned addresses in upper case where they were given so
+            assert hexed(call) == theirs["call"]["data"].lower(), draw.name
             assert theirs["reads"] == [
                 {"to": SMART_SESSION_EMISSARY, "data": hexed(get_nonce_call(account))}
             ] * len(drawn), draw.name

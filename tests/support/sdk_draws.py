@@ -20,6 +20,7 @@ from worker.keys.port import KeyInfo, SecretKey
 from worker.policies.fields import MAX_SAFE_INTEGER
 from worker.policies.rules import CONDITIONS
 from worker.sessions.chains import known_chains
+from worker.sessions.swap import FYND_ROUTERS, ZERO_EX_CHAINS
 from worker.signing.session_signature import ACCOUNT_KINDS
 from worker.signing.sign import address_of
 from worker.signing.structs import AccountKind
@@ -172,9 +173,15 @@ class Draw:
                 validators need.
         """
         confined = self.maybe() if restricted is None else restricted
-        actions = self._scoped_actions(1 if confined else 0, enableable=enableable)
+        swaps = confined and self.maybe(0.4)
+        on = self.among(*known_chains()) if chain is None else chain
+        actions = self._scoped_actions(1 if confined and not swaps else 0, enableable=enableable)
         scope: dict[str, Any] = {}
-        if confined:
+        if swaps:
+            scope["swap"] = self.swap(on)
+            if self.maybe(0.3):
+                scope["restrictToActions"] = self.maybe()
+        elif confined:
             scope["restrictToActions"] = True
         else:
             if self.maybe(0.2):
@@ -188,10 +195,56 @@ class Draw:
         if actions or self.maybe():
             scope["actions"] = actions
         return DrawnSession(
-            self.among(*known_chains()) if chain is None else chain,
+            on,
             self.keys(role="session key", module=not enableable),
             scope,
         )
+
+    def swap(self, chain: int, *, sound: bool = True) -> dict[str, Any]:
+        """A swap scope.
+
+        Args:
+            chain: the session's chain.
+            sound: one that the SDK takes; else venues, caps and tokens at random.
+        """
+        total = self.uint(MAX_UINT256, smallest=1) if self.maybe(0.6) else None
+        sell, buy = self.address(), self.address()
+        if not sound and self.maybe(0.1):
+            buy = sell.lower()
+        scope: dict[str, Any] = {
+            "sell": {"token": sell, **({} if total is None else {"maxTotal": total})},
+            "buy": {"token": buy},
+            "to": self.address(),
+        }
+        if self.maybe(0.8):
+            scope["via"] = self._venues(chain, has_total=total is not None, sound=sound)
+        return scope
+
+    def _venues(self, chain: int, *, has_total: bool, sound: bool) -> list[dict[str, Any]]:
+        names = ["rhinestone"]
+        if not sound or chain in ZERO_EX_CHAINS:
+            names += ["0x", "0x"]
+        if not sound or chain in FYND_ROUTERS:
+            names += ["fynd", "fynd"]
+        settler = self.address()
+        # venues with different caps contradict each other
+        cap = self.uint(MAX_UINT256) if self.maybe() else None
+        venues: list[dict[str, Any]] = []
+        for name in self.some(1 if sound else 0, 3, lambda: self.among(*names)):
+            venue: dict[str, Any] = {"id": name}
+            if not sound:
+                cap = self.among(None, "5", "7") if self.maybe(0.3) else cap
+            if cap is not None:
+                venue["maxSpend"] = cap
+            if name == "0x":
+                if (not has_total and cap is None and sound) or self.maybe(0.7):
+                    venue["settler"] = settler
+                if ("settler" not in venue and sound) or self.maybe(0.3 if sound is False or cap else 0):
+                    venue["anySettler"] = True
+            venues.append(venue)
+        if sound and len({venue.get("settler") for venue in venues if venue["id"] == "0x"}) > 1:
+            return [venue for venue in venues if venue["id"] != "0x" or "settler" in venue]
+        return venues
 
     def _scoped_actions(self, least: int, *, enableable: bool) -> list[dict[str, Any]]:
         targets = self.some(1, 3, self.address)

@@ -114,8 +114,9 @@ def _routes(
     for venue in via:
         if isinstance(venue, ZeroExVenue):
             found["0x"] = _zero_ex_route(sell, settler)
-        elif chain_id in FYND_ROUTERS:  # without a router the venue itself is refused
-            found["fynd"] = _fynd_route(sell, buy, FYND_ROUTERS[chain_id], swapper.address)
+        else:  # without a router the venue itself is refused, in its turn
+            router = FYND_ROUTERS.get(chain_id)
+            found["fynd"] = () if router is None else _fynd_route(sell, buy, router, swapper.address)
     return tuple(found.items())
 
 
@@ -198,7 +199,7 @@ def _swapper_scoping(
     if len(routes) == 1:
         rules += routes[0]
     else:
-        alternatives = routes
+        alternatives = [route for route in routes if route]
     return _Scoping(
         (swapper.proxy,),
         tuple(
