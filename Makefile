@@ -6,7 +6,7 @@ SOURCES := worker tasks config tests
 # each has services of its own; most tests wait rather than compute
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo test check format conformance fuzz vault lock clean
+.PHONY: help demo test check format conformance fuzz chaos vault lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -44,6 +44,10 @@ fuzz: $(VENV)/dev.stamp ## the property tests with 20 further seeds (minutes)
 	@for seed in $$(seq 1 20); do \
 		$(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$seed tests/unit || exit 1; \
 	done
+
+N ?= 1
+chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the pipeline, N=1 rounds of some 7 minutes
+	@$(BIN)/python -m tests.chaos.run $(N)
 
 vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 	tests/support/build_vault.sh

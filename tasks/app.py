@@ -17,6 +17,7 @@ from celery.signals import beat_init, setup_logging, worker_init
 
 from config.logging import configure_logging
 from config.settings import SettingsError, get_settings
+from tasks.poison import PoisonBox, Signatures, guard_broker, signatures
 from worker.errors import ExecutorError, InputError
 from worker.execution.dispatch import celery_app, dispatcher
 from worker.execution.fire import fire, read_strategies
@@ -25,6 +26,7 @@ from worker.execution.runtime import Runtime
 from worker.execution.sign import sign as do_sign
 from worker.execution.submit import submit as do_submit
 from worker.execution.watch import tick as do_tick
+from worker.ledger.connection import connect
 from worker.ledger.health import check_redis, require_fit
 from worker.strategies.schedule import schedule_entries
 
@@ -102,6 +104,19 @@ def fire_strategy(name: str) -> None:
             "is not set in this worker", field="SESSION_EXECUTOR_STRATEGIES_FILE", fix="set it as for beat"
         )
     fire(runtime(), read_strategies(settings.strategies_file, settings.chain_id), name)
+
+
+@cache
+def _our_tasks() -> Signatures:
+    return signatures({name: task.run for name, task in app.tasks.items() if name.startswith("tasks.")})
+
+
+@cache
+def _poison_box() -> PoisonBox:
+    return PoisonBox(connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms))
+
+
+guard_broker(_our_tasks, _poison_box)
 
 
 class Ticker(bootsteps.StartStopStep):

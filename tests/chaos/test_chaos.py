@@ -1,0 +1,54 @@
+"""A handful of the matrix that ``make chaos`` runs whole: SIGKILL and failing services at the worst moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.driver import CLEAN, FAULTS, Chaos
+from tests.chaos.points import POINTS
+
+pytestmark = pytest.mark.services
+
+PAIRS = {
+    "tree": ("after_signed_stored", "during_post", "settling"),
+    "child": ("before_claim", "after_quote", "after_key_fetch", "settled"),
+    "redis_restarted": ("after_reserve", "after_accept"),
+    "connections_killed": ("polling", "during_post"),
+    "reply_lost": ("during_post",),
+    "502_page": ("after_signed_stored",),
+    "503_storm": ("after_quote",),
+    "429_date": ("polling",),
+}
+
+
+def test_nothing_is_executed_twice_lost_or_overspent(make_chaos: Callable[..., Chaos]) -> None:
+    assert set(PAIRS) <= set(FAULTS)
+    assert {point for points in PAIRS.values() for point in points} == set(POINTS)
+    chaos = make_chaos(beat=True, storm_s=4.0)
+    for fault, points in PAIRS.items():
+        chaos.batch(fault, points)
+        counts = chaos.counts()
+        assert str(counts) == CLEAN, (fault, counts.notes, chaos.said)
+    assert not [line for line in chaos.said if "not reached" in line]
+
+
+def test_an_intent_that_kills_its_workers_is_set_aside_and_the_others_go_on(
+    make_chaos: Callable[..., Chaos],
+) -> None:
+    chaos = make_chaos(settings={"claim_lease_ms": "1500"})
+    killer = chaos.submit(
+        ("after_key_fetch", "child"),
+        ("after_key_fetch", "tree"),
+        ("after_key_fetch", "child"),
+        ("after_key_fetch", "child"),
+        ends_otherwise=True,
+    )
+    others = [chaos.submit() for _ in range(4)]
+    assert chaos.settle([killer, *others])
+    record = chaos.runtime.ledger.get(killer)
+    assert (record.state, record.attention) == ("DEAD", "QUARANTINED")
+    assert chaos.fired(killer) == 3
+    counts = chaos.counts()
+    assert str(counts) == CLEAN, counts.notes
