@@ -361,6 +361,8 @@ class DevOrchestrator:
             self._base_state = self._chain.rpc.call("evm_snapshot")
             # reverting puts anvil's clock back to the snapshot's time
             self._chain.rpc.call("evm_setTime", int(time.time()))
+            # until the next block the chain would look as old as the snapshot
+            self._chain.rpc.call("evm_mine")
 
     def stop(self) -> None:
         """Stop moving intents on."""

@@ -7,12 +7,10 @@ import socket
 import time
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from config.settings import Settings
-from worker.chain.reader import ChainReader
-from worker.keys.keystore import KeystoreFiles, passphrase_provider
 from worker.keys.port import KeyStore
-from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore
 from worker.ledger.connection import connect, safe_url
 from worker.ledger.health import require_safe_url
 from worker.ledger.port import Ledger
@@ -20,6 +18,12 @@ from worker.ledger.redis_ledger import RedisLedger
 from worker.orchestrator.alps import AlpsOrchestrator
 from worker.orchestrator.port import Orchestrator
 from worker.sessions.registry import SessionRegistry
+
+if TYPE_CHECKING:
+    from worker.chain.reader import ChainReader
+
+# What an enqueuer does not need is imported where it is used: web3 and the key stores take a second to load, and
+# `intents submit` has to answer within five, Redis's timeout included. Workers load all of it before they fork.
 
 #: Sends the message "do this stage of this intent". It may fail: the due index finds the intent again.
 Dispatch = Callable[[str, str], None]
@@ -94,6 +98,8 @@ class Runtime:
     @cached_property
     def chain(self) -> ChainReader:
         """The sessions' chain."""
+        from worker.chain.reader import ChainReader  # noqa: PLC0415
+
         return ChainReader(
             self.settings.rpc_url.get_secret_value(),
             chain_id=self.settings.chain_id,
@@ -107,6 +113,9 @@ def key_store(settings: Settings) -> KeyStore:
     Raises:
         KeyStoreSetupError: they do not fit together.
     """
+    from worker.keys.keystore import KeystoreFiles, passphrase_provider  # noqa: PLC0415
+    from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore  # noqa: PLC0415
+
     if settings.key_store == "keystore":
         passphrase = settings.keystore_passphrase
         return KeystoreFiles(
