@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from eth_hash.auto import keccak
-
 from worker.signing import values
 from worker.signing.errors import SigningInputError
+from worker.signing.keccak import keccak
 
 MAX_UINT256 = 2**256 - 1
 

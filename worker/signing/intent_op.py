@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, cast
 
-from eth_hash.auto import keccak
 from eth_utils.address import is_checksum_address
 
 from worker.signing import values
 from worker.signing.contracts import ZERO_ADDRESS
 from worker.signing.errors import SigningInputError
+from worker.signing.keccak import keccak
 from worker.signing.messages import Mandate, Permit2Message, SingleChainOps, Target, TokenAmount
 from worker.signing.structs import GasRefund, Op, Ops
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eth_abi.abi import encode
-from eth_hash.auto import keccak
 
 from worker.signing import values
 from worker.signing.abi import LOCK_TAG
@@ -30,6 +29,7 @@ from worker.signing.eip712 import (
     typed_data_digest,
 )
 from worker.signing.errors import SigningInputError
+from worker.signing.keccak import keccak
 from worker.signing.structs import HashAndChainId, PolicyData, SessionData
 
 POLICY_DATA = Struct("PolicyData", ("policy", ADDRESS), ("initData", BYTES))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eth_abi.abi import encode
-from eth_hash.auto import keccak
 
 from worker.signing import values
 from worker.signing.abi import (
@@ -24,6 +23,7 @@ from worker.signing.contracts import SMART_SESSION_EMISSARY
 from worker.signing.eip712 import BYTES32, Struct, domain_separator, typed_data_digest
 from worker.signing.errors import SigningInputError
 from worker.signing.fastlz import compress, decompress
+from worker.signing.keccak import keccak
 from worker.signing.session_digest import permission_id as permission_id_of
 from worker.signing.structs import AccountKind, EnableData, HashAndChainId, SessionData
 

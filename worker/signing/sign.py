@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coincurve import PrivateKey, PublicKey
-from eth_hash.auto import keccak
 
 from worker.signing import values
 from worker.signing.errors import SignatureFaultError, SigningInputError
+from worker.signing.keccak import keccak
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Order of secp256k1 (SEC 2, 2.4.1)."""

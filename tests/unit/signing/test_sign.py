@@ -12,13 +12,15 @@ from eth_account.messages import encode_defunct
 from eth_keys.main import KeyAPI
 
 from tests.support.signing import ACCOUNT, DIGEST, labelled_key
+from worker.signing import sign
 from worker.signing.enable import owner_enable_signature
-from worker.signing.errors import SigningInputError
+from worker.signing.errors import SignatureFaultError, SigningInputError
 from worker.signing.sign import (
     ORDER,
     address_of,
     personal_digest,
     psig,
+    psigs,
     recover,
     recover_psig,
     sign_digest,
@@ -51,6 +53,11 @@ class TestSigning:
         assert recover(DIGEST, sign_digest(KEY, DIGEST)) == address_of(KEY)
         assert recover_psig(DIGEST, psig(KEY, DIGEST)) == address_of(KEY)
         assert recover(personal_digest(DIGEST), sign_digest(KEY, personal_digest(DIGEST))) == address_of(KEY)
+
+    def test_many_at_once_are_the_same_as_one_by_one(self) -> None:
+        digests = [DIGEST, bytes(32), personal_digest(DIGEST)]
+        assert psigs(KEY, digests) == (address_of(KEY), [psig(KEY, digest) for digest in digests])
+        assert psigs(KEY, []) == (address_of(KEY), [])
 
     def test_another_digest_recovers_another_address(self) -> None:
         assert recover(bytes(32), sign_digest(KEY, DIGEST)) != address_of(KEY)
@@ -105,6 +112,7 @@ class TestRefusals:
         for call in (
             lambda: sign_digest(KEY, digest),
             lambda: psig(KEY, digest),
+            lambda: psigs(KEY, [DIGEST, digest]),
             lambda: personal_digest(digest),
             lambda: recover(digest, GOOD),
             lambda: recover_psig(digest, psig(KEY, DIGEST)),
@@ -118,7 +126,12 @@ class TestRefusals:
         [b"", bytes(32), ORDER.to_bytes(32, "big"), b"\xff" * 32, KEY[:31], KEY + b"\0", KEY.hex(), None],
     )
     def test_key(self, key: Any) -> None:
-        for call in (lambda: sign_digest(key, DIGEST), lambda: psig(key, DIGEST), lambda: address_of(key)):
+        for call in (
+            lambda: sign_digest(key, DIGEST),
+            lambda: psig(key, DIGEST),
+            lambda: psigs(key, [DIGEST]),
+            lambda: address_of(key),
+        ):
             with pytest.raises(SigningInputError) as caught:
                 call()
             assert caught.value.field == "key"
@@ -147,6 +160,8 @@ class TestKeysStayHome:
             lambda: psig(KEY, b""),
             lambda: sign_digest(TestKeysStayHome.long_key, DIGEST),
             lambda: psig(TestKeysStayHome.long_key, DIGEST),
+            lambda: psigs(KEY, [DIGEST, b""]),
+            lambda: psigs(TestKeysStayHome.long_key, [DIGEST]),
             lambda: address_of(TestKeysStayHome.long_key),
             lambda: owner_enable_signature("nexus", ACCOUNT, DIGEST, [KEY, TestKeysStayHome.long_key]),
             lambda: owner_enable_signature("kernel", ACCOUNT, DIGEST, [TestKeysStayHome.long_key]),
@@ -161,3 +176,15 @@ class TestKeysStayHome:
         kept = " ".join([repr(value) for value in locals_of_signing(caught.tb)] + [repr(caught.value)])
         assert repr(KEY)[2:20] not in kept
         assert KEY.hex() not in kept
+
+    @pytest.mark.parametrize("recovered", [b"", bytes(65)])
+    def test_a_signature_that_does_not_recover_goes_nowhere(
+        self, monkeypatch: pytest.MonkeyPatch, recovered: bytes
+    ) -> None:
+        """A faulty processor cannot be had, so its effect is put in place: the check reads another public key."""
+        monkeypatch.setattr(sign, "_recovered", lambda _signature, _digest: recovered)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+        with pytest.raises(SignatureFaultError) as caught:
+            psigs(KEY, [DIGEST])
+        kept = " ".join(repr(value) for value in locals_of_signing(caught.tb))
+        assert repr(KEY)[2:20] not in kept
+        assert "PrivateKey" not in kept
