@@ -6,7 +6,7 @@ SOURCES := worker tasks config tests
 # each has services of its own; most tests wait rather than compute
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo test check format conformance fuzz chaos vault lock clean
+.PHONY: help demo test check format conformance fuzz budgets chaos vault lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -48,6 +48,10 @@ fuzz: $(VENV)/dev.stamp ## the property tests with 20 further seeds (minutes)
 N ?= 1
 chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the pipeline, N=1 rounds of some 7 minutes
 	@$(BIN)/python -m tests.chaos.run $(N)
+
+OPS ?= 10000
+budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 operations of 8 threads on a real Redis
+	BUDGET_OPS=$(OPS) $(BIN)/pytest -q tests/integration/ledger/test_interleavings.py tests/integration/ledger/test_decisions.py
 
 vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 	tests/support/build_vault.sh
