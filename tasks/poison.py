@@ -151,12 +151,12 @@ def guard_broker(known: Callable[[], Signatures], box: Callable[[], PoisonBox]) 
     """Let every Redis broker connection of this process, made from now on, read through the check above.
 
     Args:
-        known: our tasks; asked for once a message comes.
+        known: our tasks; asked for when a message comes.
         box: where poison goes; asked for with the first one.
     """
 
     class Guarded:
-        """What a channel does with an entry that it has read."""
+        """What a channel does with an entry that it has read, and how it closes."""
 
         def _brpop_read(self: Any, **options: Any) -> Any:
             """As kombu's own, which parses what it reads without a check."""
@@ -182,6 +182,17 @@ def guard_broker(known: Callable[[], Signatures], box: Callable[[], PoisonBox]) 
             finally:
                 self._in_poll = None
                 self._flush_brpop_reauth()
+
+        def close(self: Any) -> None:
+            """As kombu's own, but for a connection that was closed before its channel.
+
+            That happens when Redis goes away twice in a row. Kombu would put back what was not acknowledged, over
+            a connection whose parameters are gone, and the AttributeError would end the worker. The messages come
+            back by the visibility timeout, and the ledger's due index does not wait for them.
+            """
+            if getattr(self.connection, "client", None) is None:
+                self.do_restore = False
+            super().close()  # pyright: ignore[reportAttributeAccessIssue] - of the class mixed with
 
     class SingleChannel(Guarded, kombu_redis.Channel):
         """Of a single Redis."""

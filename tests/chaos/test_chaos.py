@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -52,3 +53,21 @@ def test_an_intent_that_kills_its_workers_is_set_aside_and_the_others_go_on(
     assert chaos.fired(killer) == 3
     counts = chaos.counts()
     assert str(counts) == CLEAN, counts.notes
+
+
+def test_redis_that_restarts_again_and_again_does_not_end_a_worker(make_chaos: Callable[..., Chaos]) -> None:
+    """Kombu 5.7 ends it when Redis goes away while a connection is being closed."""
+    chaos = make_chaos(workers=1)
+    worker = chaos.stack.workers[0]
+    ids: list[str] = []
+    for _ in range(8):
+        ids += [chaos.submit(), chaos.submit()]
+        chaos.settle(ids, timeout_s=0.5)
+        chaos.server.kill()
+        time.sleep(0.1)
+        chaos.server.start()
+    assert chaos.settle(ids)
+    counts = chaos.counts()
+    assert str(counts) == CLEAN, counts.notes
+    assert worker.running(), worker.log()[-3_000:]
+    assert chaos.said == []

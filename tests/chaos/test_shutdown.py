@@ -42,6 +42,27 @@ def test_sigterm_during_a_poll_ends_the_worker_in_time_and_the_next_one_goes_on(
     assert str(counts) == CLEAN, counts.notes
 
 
+def test_workers_that_are_restarted_all_the_time_lose_and_repeat_nothing(
+    make_chaos: Callable[..., Chaos],
+) -> None:
+    chaos = make_chaos(workers=2)
+    ids = [chaos.submit() for _ in range(60)]
+    for _ in range(8):
+        worker = chaos.stack.workers[-2]  # the older one that runs
+        worker.terminate()
+        chaos.settle(ids, timeout_s=1)
+        deadline = time.monotonic() + GRACE_S
+        while worker.running():
+            assert time.monotonic() < deadline, worker.log()[-2_000:]
+            time.sleep(0.05)
+        chaos.pump()  # starts another
+        chaos.stack.workers[-1].wait_for("ready.")
+    assert chaos.settle(ids)
+    assert all(record.state is State.COMPLETED for record in chaos.records())
+    counts = chaos.counts()
+    assert str(counts) == CLEAN, counts.notes
+
+
 def _reached(chaos: Chaos) -> Path:
     deadline = time.monotonic() + 30
     while not chaos.reached():
