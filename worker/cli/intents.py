@@ -145,6 +145,8 @@ def list_intents(
 @app.command("show")
 def show_intent(intent: IntentArgument, as_json: JsonFlag = False) -> None:
     """One intent with its history. Signatures and the quote are never shown."""
+    from worker.execution.attention import ATTENTION
+
     record = runtime().ledger.get(intent)
     if as_json:
         print_json(_details(record))
@@ -152,6 +154,10 @@ def show_intent(intent: IntentArgument, as_json: JsonFlag = False) -> None:
     for name, value in _summary(record).items():
         if value not in (None, ""):
             print_line(f"{name:20} {value}")
+    advice = ATTENTION.get(record.attention)
+    if advice is not None:
+        print_line(f"{'what it means':20} {advice.meaning}")
+        print_line(f"{'what to do':20} {advice.resolve}")
     print_table(
         ("call", "to", "wei", "data"),
         (
@@ -176,6 +182,37 @@ def cancel(
     """Cancel an intent that is not signed yet."""
     services = runtime()
     record = services.ledger.cancel(intent, who="cli", why=why, now_ms=services.now_ms())
+    _print_state(record, as_json=as_json)
+
+
+@app.command()
+def replay(
+    intent: IntentArgument,
+    why: Annotated[str, typer.Option(help="For the history.")] = "replayed by an operator",
+    as_json: JsonFlag = False,
+) -> None:
+    """Queue a DEAD intent again. Nothing of it was signed, so it starts afresh."""
+    from worker.execution.repair import replay as do_replay
+
+    _print_state(do_replay(runtime(), intent, who="cli", why=why), as_json=as_json)
+
+
+@app.command()
+def settle(
+    intent: IntentArgument,
+    state: Annotated[State, typer.Option("--as", help="COMPLETED, FAILED or EXPIRED.")],
+    why: Annotated[
+        str, typer.Option(help="For the history: what you saw on the chain, e.g. the transaction.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """End a signed intent whose fate you have looked up on the chain. COMPLETED books it as spent."""
+    from worker.execution.repair import settle as do_settle
+
+    _print_state(do_settle(runtime(), intent, state, who="cli", why=why), as_json=as_json)
+
+
+def _print_state(record: IntentRecord, *, as_json: bool) -> None:
     if as_json:
         print_json(_summary(record))
     else:

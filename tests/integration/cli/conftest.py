@@ -35,8 +35,6 @@ def environment(
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    # put back, the chain's latest block is as old as the run until the next one comes
-    devnet.rpc.call("evm_mine")
     get_settings.cache_clear()
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level

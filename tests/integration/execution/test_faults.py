@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.pipeline import STAGES, Pipeline, transfer
+from worker.execution.errors import IntentInputError
+from worker.execution.repair import replay, settle
 from worker.execution.runtime import now_ms
 from worker.execution.submit import submit
 from worker.execution.watch import tick
@@ -306,3 +308,40 @@ def test_two_workers_with_the_same_message_do_the_work_once(pipeline: Pipeline) 
             time.sleep(0.02)
     assert [pipeline.state(intent_id) for intent_id in ids] == [State.COMPLETED] * 4
     assert pipeline.executed() == 4
+
+
+def test_a_dead_intent_is_replayed_by_hand(make_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = make_pipeline(max_attempts=1)
+    pipeline.devnet.add_fault("respond", path=ROUTE, status=401, times=1)
+    intent_id = pipeline.submit("a")
+    assert pipeline.run(intent_id)[0].state is State.DEAD
+    pipeline.runtime = pipeline.new_runtime(max_attempts=10)
+    assert replay(pipeline.runtime, intent_id, who="test", why="key is set").state is State.QUEUED
+    assert pipeline.run(intent_id)[0].state is State.COMPLETED
+    with pytest.raises(IntentInputError, match="only DEAD intents"):
+        replay(pipeline.runtime, intent_id, who="test", why="again")
+    assert pipeline.executed() == 1
+
+
+def test_a_forgotten_intent_is_settled_by_hand_once_it_cannot_execute(pipeline: Pipeline) -> None:
+    pipeline.devnet.add_fault("stall", method="POST", path=SUBMIT)
+    intent_id = pipeline.submit("a")
+    pipeline.until(lambda: pipeline.state(intent_id) is State.SUBMITTED, intent_id)
+
+    def by_hand(state: State) -> State:
+        return settle(pipeline.runtime, intent_id, state, who="test", why="looked at the chain").state
+
+    with pytest.raises(IntentInputError, match="nothing is wrong with it"):
+        by_hand(State.FAILED)
+    pipeline.devnet.add_fault("override_status", path=STATUS, word="ODD", times=0)
+    pipeline.until(lambda: pipeline.ledger.get(intent_id).attention == "UNKNOWN_STATUS", intent_id)
+    with pytest.raises(IntentInputError, match="may still be executed for"):
+        by_hand(State.FAILED)
+    with pytest.raises(IntentInputError, match="cannot be CANCELED"):
+        by_hand(State.CANCELED)
+    assert pipeline.budget() == (0, 10_000_000)
+    pipeline.runtime.now_ms = lambda: now_ms() + 600_000
+    assert by_hand(State.FAILED) is State.FAILED
+    assert pipeline.budget() == (0, 0)
+    with pytest.raises(IntentInputError, match="only SIGNED and SUBMITTED"):
+        by_hand(State.COMPLETED)

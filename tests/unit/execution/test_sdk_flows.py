@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ class MemoryKeys:
         raise NotImplementedError(label)
 
     @contextmanager
-    def get(self, address: str) -> Iterator[SecretKey]:
+    def get(self, address: str) -> Generator[SecretKey]:
         key = SecretKey(self.keys[address], address)
         self.taken.append(key)
         try:

@@ -1,0 +1,72 @@
+"""What an operator may do by hand to an intent that the pipeline has let go of."""
+
+from __future__ import annotations
+
+from worker.execution.attempt import audit, send
+from worker.execution.errors import IntentInputError
+from worker.execution.runtime import Runtime
+from worker.intents.model import IntentRecord
+from worker.intents.states import State
+
+SETTLED_BY_HAND = (State.COMPLETED, State.FAILED, State.EXPIRED)
+
+
+def replay(runtime: Runtime, intent_id: str, *, who: str, why: str) -> IntentRecord:
+    """Queue a DEAD intent again: nothing of it was signed, so it starts afresh, its attempts counted from zero.
+
+    Raises:
+        IntentInputError: it is not DEAD.
+        IntentNotFoundError, FenceLostError, LedgerUnavailableError
+    """
+    record = runtime.ledger.get(intent_id)
+    if record.state is not State.DEAD:
+        raise IntentInputError(f"is {record.state}", field=intent_id, fix="only DEAD intents can be replayed")
+    return _move(runtime, record, State.QUEUED, who=who, why=why)
+
+
+def settle(runtime: Runtime, intent_id: str, state: State, *, who: str, why: str) -> IntentRecord:
+    """End a signed intent whose fate a person has looked up on the chain.
+
+    COMPLETED turns its reservation into spend, the others give it back.
+
+    Raises:
+        IntentInputError: it is not signed, nobody was asked to look at it, or it may still be executed.
+        IntentNotFoundError, FenceLostError, LedgerUnavailableError
+    """
+    record = runtime.ledger.get(intent_id)
+    if state not in SETTLED_BY_HAND:
+        raise IntentInputError(f"cannot be {state}", field="--as", fix=f"use {', '.join(SETTLED_BY_HAND)}")
+    if record.state not in {State.SIGNED, State.SUBMITTED}:
+        raise IntentInputError(
+            f"is {record.state}",
+            field=intent_id,
+            fix="only SIGNED and SUBMITTED intents can be settled by hand",
+        )
+    if not record.attention:
+        raise IntentInputError(
+            "is being followed and nothing is wrong with it", field=intent_id, fix="wait for its end"
+        )
+    left_s = record.quote_expires_s - runtime.now_s
+    if state is not State.COMPLETED and left_s > 0:
+        raise IntentInputError(
+            f"may still be executed for {left_s} s", field=intent_id, fix="wait until its quote has run out"
+        )
+    return _move(runtime, record, state, who=who, why=why)
+
+
+def _move(runtime: Runtime, record: IntentRecord, state: State, *, who: str, why: str) -> IntentRecord:
+    now_ms = runtime.now_ms()
+    runtime.ledger.transition(
+        record.intent_id,
+        fence=record.fence,
+        from_state=record.state,
+        to_state=state,
+        who=who,
+        why=why,
+        now_ms=now_ms,
+        due_ms=now_ms + runtime.settings.stuck_after_ms,
+    )
+    audit(record, state, why)
+    if state is State.QUEUED:
+        send(runtime, "prepare", record.intent_id)
+    return runtime.ledger.get(record.intent_id)
