@@ -53,6 +53,8 @@ SETTINGS = {
     "poll_initial_ms": "100",
     "poll_later_ms": "300",
     "max_attempts": "60",
+    # the driver kills whole workers, ten in a row: an intent that happens to be there each time has not deserved it
+    "max_worker_deaths": "60",
 }
 #: Every submit is held this long, so that something can happen while it is under way.
 _HOLD_POST_MS = 500

@@ -38,7 +38,7 @@ def test_nothing_is_executed_twice_lost_or_overspent(make_chaos: Callable[..., C
 def test_an_intent_that_kills_its_workers_is_set_aside_and_the_others_go_on(
     make_chaos: Callable[..., Chaos],
 ) -> None:
-    chaos = make_chaos(settings={"claim_lease_ms": "1500"})
+    chaos = make_chaos(settings={"claim_lease_ms": "1500", "max_worker_deaths": "3"})
     killer = chaos.submit(
         ("after_key_fetch", "child"),
         ("after_key_fetch", "tree"),

@@ -95,7 +95,7 @@ def _wait_for_places(chaos: Chaos, number: int) -> list[Path]:
     return chaos.reached()
 
 
-_QUICK = {"settings": {"claim_lease_ms": "2000"}}
+_QUICK = {"settings": {"claim_lease_ms": "2000", "max_worker_deaths": "3"}}
 _LATE = {
     "settings": {"claim_lease_ms": "9000", "min_quote_left_s": "1"},
     "delays": {"quote_life_s": 8},
