@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := worker tasks config tests
+SOURCES := worker tasks config tests benchmarks
 # each has services of its own; most tests wait rather than compute
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo test check format conformance fuzz budgets chaos vault lock clean
+.PHONY: help demo test check format conformance fuzz budgets chaos bench-sign bench-policy bench-keys vault lock clean
 
 help: ## show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 $(VENV)/run.stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PYTHON: $(PYTHON) is older than 3.11 (set PYTHON=python3.11 or newer)" >&2; exit 1; }
@@ -52,6 +52,15 @@ chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the p
 OPS ?= 10000
 budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 operations of 8 threads on a real Redis
 	BUDGET_OPS=$(OPS) $(BIN)/pytest -q tests/integration/ledger/test_interleavings.py tests/integration/ledger/test_decisions.py
+
+bench-sign: $(VENV)/dev.stamp ## CPU of signing an intent, beside the real SDK's under node
+	@$(BIN)/python -m benchmarks.signing
+
+bench-policy: $(VENV)/dev.stamp ## CPU and round trips of evaluating and reserving an intent, on a real Redis
+	@$(BIN)/python -m benchmarks.policy
+
+bench-keys: $(VENV)/dev.stamp ## time to fetch a key from a real Vault
+	@$(BIN)/python -m benchmarks.keys
 
 vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 	tests/support/build_vault.sh

@@ -1,0 +1,85 @@
+"""Each benchmark runs with a handful of rounds and ends with its line; how fast it was is nobody's assertion here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from benchmarks import keys, policy, report, signing
+from tests.support.redis import RedisServer
+from tests.support.sdk import sdk_dir
+from tests.support.vault import VaultServer
+
+pytestmark = pytest.mark.services
+
+TINY = ["--number", "2", "--rounds", "2", "--warm-up", "1"]
+NUMBER = r"\d+(\.\d+)?"
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out.splitlines()[-1]
+
+
+class TestLastLines:
+    """A run ends with the line that other programs read."""
+
+    def test_signing_against_the_sdk(self, capsys: pytest.CaptureFixture[str]) -> None:
+        sdk_dir()
+        assert signing.main(TINY) == 0
+        assert re.fullmatch(rf"cpu_ratio_vs_sdk={NUMBER}", last_line(capsys))
+
+    def test_policies_and_budgets(
+        self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer
+    ) -> None:
+        redis_server.process()  # the benchmark starts one of its own, from the same binary
+        assert policy.main(TINY) == 0
+        assert re.fullmatch(rf"evaluate_reserve_cpu_ms={NUMBER} round_trips=1", last_line(capsys))
+
+    def test_keys_from_vault(self, capsys: pytest.CaptureFixture[str], vault_server: VaultServer) -> None:
+        assert keys.main(TINY) == 0
+        assert re.fullmatch(rf"key_fetch_ms_p50={NUMBER}", last_line(capsys))
+
+
+class TestHonesty:
+    """A figure is printed only for work that was done."""
+
+    def test_nothing_is_timed_when_the_sides_sign_different_things(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sdk_dir()
+        record = signing.question
+
+        def other_nonce(*args: Any) -> dict[str, Any]:
+            asked = record(*args)
+            return asked | {"intentOp": asked["intentOp"] | {"nonce": "1"}}
+
+        monkeypatch.setattr(signing, "question", other_nonce)
+        assert signing.main(TINY) == 1
+        captured = capsys.readouterr()
+        assert "the SDK signs" in captured.err
+        assert "cpu_ratio_vs_sdk" not in captured.out
+
+    def test_a_missing_service_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def body() -> None:
+            pytest.skip("redis-server is missing: install it")
+
+        assert report.run(body) == 1
+        assert capsys.readouterr().err == "redis-server is missing: install it\n"
+
+    @pytest.mark.parametrize("count", ["0", "-1", "1.5", "many", ""])
+    def test_a_count_is_a_count(self, capsys: pytest.CaptureFixture[str], count: str) -> None:
+        with pytest.raises(SystemExit) as ended:
+            policy.main([f"--number={count}"])
+        assert ended.value.code == 2
+        assert "is no count" in capsys.readouterr().err
+
+    def test_percentiles_are_values_that_were_seen(self) -> None:
+        values = [float(value) for value in range(1, 101)]
+        assert [report.percentile(values, share) for share in (0.5, 0.95, 1.0)] == [50, 95, 100]
+        assert report.percentile([7.0], 0.5) == 7
+        with pytest.raises(ValueError, match="no values"):
+            report.percentile([], 0.5)
