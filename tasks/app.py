@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache, wraps
+from importlib import import_module
 from typing import Any, NoReturn, cast
 
 import structlog
@@ -190,6 +191,13 @@ except ExecutorError as problem:
     _strategies_problem: ExecutorError | None = problem
 else:
     _strategies_problem = None
+
+
+@worker_init.connect
+def _preload(**_: Any) -> None:
+    """Load once, before the pool forks, what the runtime would otherwise load in every child at its first intent."""
+    for module in ("worker.chain.reader", "worker.keys.keystore", "worker.keys.vault"):
+        import_module(module)
 
 
 @beat_init.connect
