@@ -29,7 +29,7 @@ from worker.sessions.errors import (
     SessionNotFoundError,
     SessionStoreUnavailableError,
 )
-from worker.sessions.file import load_session_file
+from worker.sessions.file import SessionFileV2, load_session_file
 from worker.sessions.importing import RegisteredSession, recompute, session_id
 
 __all__ = ["SessionRegistry", "session_id"]
@@ -144,6 +144,22 @@ class SessionRegistry:
                 on_corrupt(error)
         return tuple(found)
 
+    def is_paused(self, session: str) -> bool:
+        """Whether an operator has stopped the session; quicker than ``get``, which also checks it in every part.
+
+        Anything but a clear no counts as paused.
+
+        Raises:
+            SessionNotFoundError: none is registered under the id.
+            SessionStoreUnavailableError: Redis did not answer.
+        """
+        key = _key(_digits(session))
+        with self._named_errors(session):
+            stored = self._redis.hget(key, "paused")
+        if stored is None:
+            raise _not_found(session)
+        return stored != "0"
+
     def set_paused(self, session: str, *, paused: bool) -> None:
         """Stop a session, or let it go on. May always be repeated.
 
@@ -169,7 +185,12 @@ class SessionRegistry:
                 f"another unrestricted session of the same keys is registered for {session.account}, and both have the "
                 f"permission id {permission}: on chain the two would merge",
                 field="owners",
-                fix="use a key of its own for each unrestricted session, or set restrictToActions",
+                fix="use a key of its own for each unrestricted session, or "
+                + (
+                    "approve one of SDK 1.15 with restrictToActions"
+                    if isinstance(session.file, SessionFileV2)
+                    else "set restrictToActions"
+                ),
             )
         return SessionConflictError(
             f"{session.session_id} is registered with other content under the permission id {permission}",

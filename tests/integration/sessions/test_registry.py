@@ -20,6 +20,7 @@ from tests.support.sessions import (
     OWNER_KEY,
     SESSION_ADDRESS,
     SESSION_KEY,
+    USDC,
     key_of,
     make_session_file,
     session_dict,
@@ -29,6 +30,7 @@ from worker.intents.model import TradeIntent
 from worker.ledger.connection import connect
 from worker.ledger.redis_ledger import RedisLedger
 from worker.policies.base import Execution
+from worker.sessions.approval import approve
 from worker.sessions.errors import (
     SessionConflictError,
     SessionCorruptError,
@@ -36,8 +38,9 @@ from worker.sessions.errors import (
     SessionStoreUnavailableError,
 )
 from worker.sessions.file import load_session_file
-from worker.sessions.importing import RegisteredSession, verify
+from worker.sessions.importing import RegisteredSession, recompute, verify
 from worker.sessions.registry import SessionRegistry
+from worker.sessions.v2 import SessionV2
 from worker.signing.sign import address_of
 
 pytestmark = pytest.mark.services
@@ -151,6 +154,35 @@ class TestConflicts:
         registry.put(session(restrict=False))
         with pytest.raises(SessionConflictError, match="merge"):
             registry.put(session(restrict=False, actions=[]))
+
+    def test_a_session_of_2_2_2_merges_with_one_of_1_15(self, registry: SessionRegistry) -> None:
+        abi = [
+            {
+                "type": "function",
+                "name": "transfer",
+                "stateMutability": "nonpayable",
+                "inputs": [{"name": "to", "type": "address"}, {"name": "amount", "type": "uint256"}],
+            }
+        ]
+        permission = {"abi": abi, "address": USDC, "functions": {"transfer": {"maxUses": "3"}}}
+        granted = SessionV2.model_validate(
+            {"chain": BASE, "owners": [SESSION_ADDRESS], "permissions": [permission]}, by_name=False
+        )
+        text = approve(granted, account=ACCOUNT, kind="nexus", owner_keys=[OWNER_KEY], nonce=0)
+        subject = recompute(load_session_file(text))
+        registry.put(session(restrict=False))
+        with pytest.raises(SessionConflictError, match="merge") as caught:
+            registry.put(subject)
+        assert "SDK 1.15 with restrictToActions" in caught.value.fix
+        registry.put(session(restrict=True))
+
+    def test_a_session_of_2_2_2_comes_back_as_it_was(self, registry: SessionRegistry) -> None:
+        granted = SessionV2.model_validate({"chain": BASE, "owners": [SESSION_ADDRESS]}, by_name=False)
+        text = approve(granted, account=ACCOUNT, kind="safe", owner_keys=[OWNER_KEY], nonce=7)
+        subject = recompute(load_session_file(text))
+        assert registry.put(subject) is True
+        assert registry.put(subject) is False
+        assert registry.get(subject.session_id) == subject
 
     def test_another_key_another_account_or_restriction_makes_another_session(
         self, registry: SessionRegistry

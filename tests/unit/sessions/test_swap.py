@@ -9,6 +9,7 @@ import pytest
 from eth_abi.abi import encode
 
 from tests.support.sessions import ACCOUNT, BASE, NOW_S, OWNER_KEY, SESSION_ADDRESS, USDC
+from worker.execution.route_request import route_request
 from worker.policies import ArgPolicy, SpendingLimits, UniversalAction
 from worker.policies.arg_policy import AndExpression, OrExpression
 from worker.policies.base import Allow, Deny, Execution
@@ -249,6 +250,14 @@ class TestQuoters:
     )
     def test_pinned(self, via: tuple[dict[str, Any], ...], pinned: tuple[str, ...] | None) -> None:
         assert pinned_quoters(session(*via)) == pinned
+
+    def test_the_route_request_names_them(self) -> None:
+        for via, pinned in (((FYND,), {"include": ["fynd"]}), ((RHINESTONE,), None)):
+            text = approve(session(*via), account=ACCOUNT, kind="nexus", owner_keys=[OWNER_KEY], nonce=0)
+            found = recompute(load_session_file(text))
+            options = route_request(found, [swap_call()], sponsored=True, enable=False)["options"]
+            assert options.get("quoters") == pinned
+            assert list(options)[-1] == "signatureMode"  # the SDK's order
 
     def test_a_session_without_swaps_pins_none(self) -> None:
         assert pinned_quoters(Session(chain=BASE, owners=session().owners)) is None
