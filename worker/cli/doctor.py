@@ -17,6 +17,7 @@ from worker.errors import ExecutorError, ServiceError
 if TYPE_CHECKING:
     from config.settings import Settings
     from worker.chain.reader import ChainReader
+    from worker.execution.runtime import Runtime
 
 #: Above what each service's own time limit allows it (a key store that hashes slowly, five chain reads), and still a
 #: time that one waits for.
@@ -61,7 +62,7 @@ def examine(config: Settings, *, bound_s: float = BOUND_S) -> list[Finding]:
     services = Runtime(config, dispatch=_no_dispatch)
     ends = time.monotonic() + bound_s
     groups = [
-        _Group([("redis", lambda: _redis(config))]),
+        _Group([("redis", lambda: _redis(config)), ("kill switches", lambda: _pauses(services))]),
         _Group([("key store", lambda: _ok(key_store(config).check()))]),
         _Group([("orchestrator", lambda: _ok(services.orchestrator.check()))]),
         _Group(
@@ -145,6 +146,14 @@ def _redis(config: Settings) -> _Seen:
     status: Literal["ok", "warn", "fail"] = "fail" if health.fatal else "warn" if health.problems else "ok"
     detail = "\n".join((facts, *(f"it {problem.message}" for problem in health.problems)))
     return status, detail, "\n".join(problem.fix for problem in health.problems)
+
+
+def _pauses(services: Runtime) -> _Seen:
+    found = services.pauses.list()
+    if not found:
+        return "ok", "nothing is paused", ""
+    told = "\n".join(f"{pause.switch} is paused: {pause.why}" for pause in found)
+    return "warn", told, "`session-executor resume`, once the reason is gone"
 
 
 def _chain_id(chain: ChainReader) -> str:

@@ -3,7 +3,8 @@
 RefusedError
 ├── PolicyDeniedError      a policy of the session says no
 ├── UnexplainedQuoteError  the quote is not what was asked for, so it is not signed
-└── SessionUnusableError   the session cannot sign now: not enabled, approval used up, paused, another chain
+├── SessionUnusableError   the session cannot sign now: not enabled, approval used up, paused, another chain
+└── PausedError            an operator has stopped its account, chain or strategy, or everything
 InputError
 └── IntentInputError       what is asked for cannot be an intent
 ServiceError
@@ -27,6 +28,10 @@ class UnexplainedQuoteError(RefusedError):
 
 class SessionUnusableError(RefusedError):
     """The session cannot sign for its account now."""
+
+
+class PausedError(RefusedError):
+    """A kill switch is off; ``field`` is what is stopped."""
 
 
 class IntentInputError(InputError):

@@ -8,6 +8,7 @@ from worker.execution.attempt import Attempt, run_stage
 from worker.execution.errors import (
     ClockSkewError,
     EnablingError,
+    PausedError,
     PolicyDeniedError,
     SessionUnusableError,
 )
@@ -16,6 +17,7 @@ from worker.execution.retry import read_again
 from worker.execution.route_request import pre_claim_calls, route_request
 from worker.execution.runtime import Runtime
 from worker.execution.tokens import amount_format
+from worker.intents.model import TradeIntent
 from worker.intents.states import State
 from worker.ledger.errors import LimitExceededError
 from worker.policies.base import CounterChange, Deny, Execution
@@ -54,6 +56,7 @@ def _work(attempt: Attempt) -> None:
     if end_if_out_of_time(attempt):
         return
     session = usable_session(runtime, record.intent.session_id)
+    require_running(runtime, record.intent, session)
     state = read_chain(runtime, session)
     enable = must_enable(session, state)
     calls = record.intent.calls
@@ -132,7 +135,7 @@ def usable_session(runtime: Runtime, session_id: str) -> RegisteredSession:
     """
     session = runtime.sessions.get(session_id)
     if session.paused:
-        raise SessionUnusableError("is paused", field="session", fix="resume it, then submit again")
+        raise _session_paused()
     if session.chain_id != runtime.settings.chain_id:
         raise SessionUnusableError(
             f"is for chain {session.chain_id}, this worker serves chain {runtime.settings.chain_id}",
@@ -145,6 +148,31 @@ def usable_session(runtime: Runtime, session_id: str) -> RegisteredSession:
             fix="use ECDSA owners with the default module",
         )
     return session
+
+
+def require_running(runtime: Runtime, intent: TradeIntent, session: RegisteredSession) -> None:
+    """Refuse what an operator has stopped meanwhile, from Redis as it is now.
+
+    Raises:
+        PausedError: the account, the chain, the strategy or everything.
+        SessionUnusableError: the session.
+        SessionNotFoundError, SessionStoreUnavailableError, LedgerUnavailableError
+    """
+    if runtime.sessions.is_paused(session.session_id):
+        raise _session_paused()
+    pause = runtime.pauses.stopping(intent, account=session.account, chain_id=session.chain_id)
+    if pause is not None:
+        kind = pause.switch.kind
+        option = f"--{kind} {pause.switch.name}".rstrip()
+        raise PausedError(
+            f"is paused{f' by {pause.who}' if pause.who else ''}: {pause.why}",
+            field="everything" if kind == "all" else kind,
+            fix=f"`session-executor resume {option}`, then submit again",
+        )
+
+
+def _session_paused() -> SessionUnusableError:
+    return SessionUnusableError("is paused", field="session", fix="resume it, then submit again")
 
 
 def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:

@@ -13,6 +13,7 @@ from config.settings import Settings
 from worker.keys.port import KeyStore
 from worker.ledger.connection import connect, safe_url
 from worker.ledger.health import require_safe_url
+from worker.ledger.pauses import Pauses
 from worker.ledger.port import Ledger
 from worker.ledger.redis_ledger import RedisLedger
 from worker.orchestrator.alps import AlpsOrchestrator
@@ -72,6 +73,14 @@ class Runtime:
     def ledger(self) -> Ledger:
         """Records and budgets."""
         return RedisLedger(self._redis_url, timeout_ms=self.settings.redis_timeout_ms)
+
+    @cached_property
+    def pauses(self) -> Pauses:
+        """The kill switches."""
+        return Pauses(
+            connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
+            where=safe_url(self._redis_url),
+        )
 
     @cached_property
     def sessions(self) -> SessionRegistry:

@@ -15,6 +15,7 @@ from worker.execution.prepare import (
     judge,
     must_enable,
     read_chain,
+    require_running,
     usable_session,
 )
 from worker.execution.runtime import Runtime
@@ -67,6 +68,8 @@ def _work(attempt: Attempt) -> None:
             field="quote",
             fix="the record was altered: look at who writes to Redis",
         )
+    # the last moment: what was read above may be seconds old
+    require_running(runtime, record.intent, session)
     members = signatures(message, session, runtime.keys, enable=enable)
     body = '{"signedIntentOp":' + exact_json.with_members(record.quote, members) + "}"
     attempt.move(

@@ -13,6 +13,7 @@ script touches the keys of one session, or of one strategy's slots, only.
 ``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``
 ``sx:slots:{strategy}``       zset    fire times that are taken (unix seconds)
 ``sx:slots:{strategy}:floor`` string  newest fire time that was forgotten
+``sx:pauses``                 hash    kill switches that are off, see ``pauses.py``
 ============================  ======  ==================================================
 """
 
@@ -23,6 +24,7 @@ import re
 from worker.ledger.errors import IntentNotFoundError, LedgerInputError
 
 SESSIONS = "sx:sessions"
+PAUSES = "sx:pauses"
 
 _SESSION = re.compile(r"ses_[0-9a-f]{16}")
 _INTENT = re.compile(r"int_([0-9a-f]{16})_[0-9a-f]{24}")
