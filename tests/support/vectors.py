@@ -12,6 +12,7 @@ import pytest
 _DEFAULT = Path(__file__).parents[3] / "shared" / "protocol" / "vectors"
 
 REPLAYERS: dict[str, tuple[str, ...]] = {
+    "wait_for_execution": ("integration/execution/test_wait_for_execution.py",),
     "chains": ("unit/sessions/test_encoding.py",),
     "claim_policies": ("unit/policies/test_init_data.py", "unit/signing/test_vectors.py"),
     "config_ids": ("unit/sessions/test_encoding.py", "unit/policies/test_evaluate.py"),
@@ -37,7 +38,6 @@ REPLAYERS: dict[str, tuple[str, ...]] = {
 
 NOT_REPLAYED: dict[str, str] = {
     "intent_input_digest": "the digest for the JWT extension token is not computed yet",
-    "wait_for_execution": "the watcher polls by due times of its own; the SDK's schedule is not followed yet",
 }
 """Vector files without a test, and why. A file that is neither here nor above fails ``test_vector_files``."""
 

@@ -123,7 +123,7 @@ def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
         attention, reason = "UNKNOWN_STATUS", f"the orchestrator reports {word!r}, which is no known status"
     elif _watched_ms(runtime, record) >= runtime.settings.watch_attention_ms:
         attention, reason = "SLOW", f"still {word} after {_watched_ms(runtime, record) // 1000} s"
-    if attention:
+    if _watched_ms(runtime, record) >= runtime.settings.watch_attention_ms:
         delay_ms = max(delay_ms, runtime.settings.watch_stale_ms)
     facts |= {"attention": attention, "reason": reason, "poll_delay_ms": str(_next_poll(runtime, record))}
     due_ms = runtime.now_ms() + delay_ms

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import ipaddress
+import math
 import re
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -98,26 +100,32 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
+_SECONDS = re.compile(r"([0-9]+)(\.[0-9]{1,9})?", re.ASCII)
+
+
 def parse_retry_after(value: str | None, *, now_s: float) -> int | None:
     """A ``Retry-After`` header in milliseconds from now.
 
-    Seconds or an HTTP date (RFC 9110, always UTC); a date in the past is 0. None when absent or not readable
-    (negative, words, a year out of range), so that the caller's own backoff applies. Capped at one hour.
+    Seconds, with a fraction as SDK 1.15.0 takes them, or an HTTP date (RFC 9110, always UTC); a date in the past is 0,
+    and so is what is not readable (negative, words, a year out of range): the caller's current delay applies then. None
+    when absent, for which the SDK has a delay of its own. Capped at one hour.
     """
     if value is None:
         return None
     text = value.strip()
-    if text.isascii() and text.isdigit():
-        digits = text.lstrip("0")
+    seconds = _SECONDS.fullmatch(text)
+    if seconds is not None:
+        digits = seconds[1].lstrip("0")
         if len(digits) > _MAX_RETRY_AFTER_DIGITS:
             return MAX_RETRY_AFTER_MS
-        return min(int(digits or "0") * 1000, MAX_RETRY_AFTER_MS)
+        # the fraction is rounded up: never sooner than asked
+        return min(math.ceil(Decimal((digits or "0") + (seconds[2] or "")) * 1000), MAX_RETRY_AFTER_MS)
     try:
         due = email.utils.parsedate_to_datetime(text)
         # without a zone, or with -0000, the result is naive and would be read as local time
         due_s = (due if due.tzinfo else due.replace(tzinfo=dt.UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+        return 0
     return min(max(0, int((due_s - now_s) * 1000)), MAX_RETRY_AFTER_MS)
 
 
