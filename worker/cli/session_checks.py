@@ -1,4 +1,4 @@
-"""``session-executor sessions explain``: what a session key may do, told before and after it is imported."""
+"""``session-executor sessions explain`` and ``sync``: what a session key may do, and what the chain has counted."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.context import find_session, runtime, settings
-from worker.cli.output import print_json, print_line, print_table
+from worker.cli.output import note, print_json, print_line, print_table
 from worker.cli.sessions import JsonFlag, read_file
 from worker.errors import InputError
 
 if TYPE_CHECKING:
+    from worker.execution.sync import CounterState
     from worker.sessions.importing import RegisteredSession
 
 
 def add_to(app: typer.Typer) -> None:
     """Put this module's commands among those of ``sessions``."""
     app.command("explain")(explain_session)
+    app.command("sync")(sync_session)
 
 
 def explain_session(
@@ -56,6 +58,85 @@ def explain_session(
         ((risk.code, risk.severity, risk.words) for risk in risks),
         empty="nothing found that a trade would not need",
     )
+
+
+def sync_session(
+    session: Annotated[str, typer.Argument(help="The session's id, or the first digits of it.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold the chain's counters against the ledger's and show where they differ. Changes nothing; exit code 1 on drift."""
+    from worker.execution.sync import DRIFT, Outcome, compare_counters
+    from worker.execution.tokens import amount_format
+
+    services = runtime()
+    found = find_session(services, session)
+    states = compare_counters(services, found)
+    if as_json:
+        print_json(
+            [
+                {
+                    "target": state.target,
+                    "selector": "0x" + state.selector.hex(),
+                    "policy": state.policy,
+                    "token": state.token,
+                    "limit": _text(state.limit),
+                    "spent": str(state.spent),
+                    "reserved": str(state.reserved),
+                    "chain_limit": _text(state.chain_limit),
+                    "chain_used": _text(state.chain_used),
+                    "outcome": state.outcome.value,
+                    "note": state.note,
+                }
+                for state in states
+            ]
+        )
+    else:
+        write = amount_format(found.chain_id)
+
+        def amount(state: CounterState, value: int | None) -> str:
+            if value is None:
+                return "?"
+            return write(state.token, value) if state.token else str(value)
+
+        print_table(
+            (
+                "action",
+                "policy",
+                "limit",
+                "chain's limit",
+                "on chain",
+                "spent",
+                "reserved",
+                "outcome",
+                "what it means",
+            ),
+            (
+                (
+                    f"{state.target} 0x{state.selector.hex()}",
+                    state.policy,
+                    amount(state, state.limit),
+                    amount(state, state.chain_limit),
+                    amount(state, state.chain_used),
+                    amount(state, state.spent),
+                    amount(state, state.reserved),
+                    state.outcome.value,
+                    state.note,
+                )
+                for state in states
+            ),
+            empty="the session has no counters",
+        )
+    unknown = sum(state.outcome is Outcome.UNKNOWN for state in states)
+    if unknown:
+        note(
+            f"warning: {unknown} of {len(states)} counters could not be compared; the ledger alone is used for them"
+        )
+    if any(state.outcome in DRIFT for state in states):
+        raise typer.Exit(1)
+
+
+def _text(value: int | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _of_registry(name: str) -> tuple[RegisteredSession, int]:

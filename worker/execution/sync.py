@@ -1,0 +1,267 @@
+"""What the chain's policy contracts have counted for a session, beside what the ledger has. Changes nothing.
+
+Only some policies have getters (policies.md 3), and not every deployed revision is known to have them: what does not
+answer is said to be unknown, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from eth_abi.abi import encode
+from eth_hash.auto import keccak
+
+from worker.chain.errors import CallRevertedError
+from worker.execution.runtime import Runtime
+from worker.ledger.port import Budget
+from worker.policies import ArgPolicy, SpendingLimits, UniversalAction, UsageLimit, ValueLimit
+from worker.policies.arg_policy import AndExpression, Expression, NotExpression, OrExpression
+from worker.policies.evaluate import FALLBACK_SELECTOR, FALLBACK_TARGET, action_id
+from worker.policies.policy import PolicyModel
+from worker.sessions import emissary
+from worker.sessions.importing import RegisteredSession
+from worker.sessions.v2 import SessionV2
+from worker.signing.contracts import SMART_SESSION_EMISSARY
+
+_FALLBACK = (FALLBACK_TARGET, FALLBACK_SELECTOR)
+
+
+class Outcome(StrEnum):
+    """What the comparison of one counter says.
+
+    ``UNKNOWN``: the chain did not say. ``LIMIT_DIFFERS``: it enforces another limit than the session's file has.
+    """
+
+    AGREES = "agrees"
+    CHAIN_AHEAD = "chain ahead"
+    LEDGER_AHEAD = "ledger ahead"
+    LIMIT_DIFFERS = "limit differs"
+    UNKNOWN = "unknown"
+
+
+DRIFT = frozenset({Outcome.CHAIN_AHEAD, Outcome.LEDGER_AHEAD, Outcome.LIMIT_DIFFERS})
+
+
+@dataclass(frozen=True, slots=True)
+class CounterState:
+    """One counter on both sides; base units of the token, wei, or uses.
+
+    Attributes:
+        target: of the action, lower-case; ``selector`` 4 bytes.
+        policy: the policy type.
+        token: lower-case address for token counters, else ``""``.
+        limit: what the session's file says; None where a policy has no single one.
+        spent: settled in the ledger, before the chain was read.
+        reserved: held in the ledger, after the chain was read.
+        chain_limit: the contract's limit, None if unknown.
+        chain_used: what the contract has counted, None if unknown.
+        outcome: the comparison.
+        note: why it is unknown, or what a difference means.
+    """
+
+    target: str
+    selector: bytes
+    policy: str
+    token: str
+    limit: int | None
+    spent: int
+    reserved: int
+    chain_limit: int | None
+    chain_used: int | None
+    outcome: Outcome
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    key: tuple[str, bytes]
+    policy: PolicyModel
+    kind: str
+    limit: int | None
+    token: str = ""
+
+    @property
+    def name(self) -> str:
+        """As the ledger names it."""
+        return f"{action_id(*self.key)}:{self.kind}:{self.token or '-'}"
+
+
+class _UnknownError(Exception):
+    """The chain does not say; the message is why."""
+
+
+def compare_counters(runtime: Runtime, session: RegisteredSession) -> tuple[CounterState, ...]:
+    """Read every counter that has a getter and hold it against the ledger.
+
+    Intents in flight are no drift: what the chain has counted may lie anywhere between what was spent before it was asked
+    and what is spent or reserved after.
+
+    Args:
+        runtime: the services.
+        session: the session.
+
+    Raises:
+        ChainError, WrongChainError: the chain cannot be asked at all.
+        EmissaryReplyError, LedgerUnavailableError
+    """
+    # asked once each: an operator can repeat a command, and a revert would not go away
+    enabled = emissary.decode_is_permission_enabled(
+        runtime.chain.call(
+            SMART_SESSION_EMISSARY,
+            emissary.is_permission_enabled_call(session.account, session.permission_id),
+        )
+    )
+    before = _budgets(runtime, session)
+    read: list[tuple[_Counter, tuple[int, int] | _UnknownError]] = []
+    for counter in _counters(session):
+        try:
+            read.append((counter, _read(runtime, session, counter, enabled=enabled)))
+        except _UnknownError as why:
+            read.append((counter, why))
+    after = _budgets(runtime, session)
+    return tuple(
+        _compared(counter, found, before.get(counter.name), after.get(counter.name))
+        for counter, found in read
+    )
+
+
+def _budgets(runtime: Runtime, session: RegisteredSession) -> Mapping[str, Budget]:
+    return {budget.counter: budget for budget in runtime.ledger.budgets(session.session_id)}
+
+
+def _counters(session: RegisteredSession) -> Iterator[_Counter]:
+    """The counters of what the user granted; the injected actions' are never spent."""
+    keys = dict.fromkeys(
+        _FALLBACK if action.target is None or action.selector is None else (action.target, action.selector)
+        for action in session.actions
+    )
+    for key in keys:
+        for policy in session.table.actions.get(key, ()):
+            if isinstance(policy, SpendingLimits):
+                listed = dict.fromkeys(limit.token for limit in policy.limits)
+                # the token is the call's target, so an action for one target counts one token
+                for token in listed if key == _FALLBACK else [key[0]] if key[0] in listed else []:
+                    yield _Counter(key, policy, policy.type, policy.limit_of(token), token)
+            elif isinstance(policy, UsageLimit | ValueLimit):
+                yield _Counter(key, policy, policy.type, policy.limit)
+            elif isinstance(policy, UniversalAction | ArgPolicy) and _has_sums(policy):
+                yield _Counter(key, policy, policy.type, None)
+
+
+def _has_sums(policy: UniversalAction | ArgPolicy) -> bool:
+    if isinstance(policy, UniversalAction):
+        return any(rule.usage_limit is not None for rule in policy.rules)
+    pending: list[Expression] = [policy.expression]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, AndExpression | OrExpression):
+            pending += [part.left, part.right]
+        elif isinstance(part, NotExpression):
+            pending.append(part.child)
+        elif part.rule.usage_limit is not None:
+            return True
+    return False
+
+
+def _read(
+    runtime: Runtime, session: RegisteredSession, counter: _Counter, *, enabled: bool
+) -> tuple[int, int]:
+    """``(limit, used)`` as the policy's contract has them (policies.md 3). Raises _UnknownError, ChainError."""
+    if not enabled:
+        raise _UnknownError("the session is not enabled on chain")
+    config = emissary.config_id(
+        session.account, session.permission_id, bytes.fromhex(action_id(*counter.key))
+    )
+    contract = (
+        session.session.contract(counter.policy)
+        if isinstance(session.session, SessionV2)
+        else counter.policy.contract()
+    )
+
+    def ask(function: str, *more: str) -> list[int]:
+        types = ["bytes32", *(["address"] * (2 + len(more)))]
+        data = keccak(f"{function}({','.join(types)})".encode())[:4]
+        data += encode(types, [config, SMART_SESSION_EMISSARY, *more, session.account])
+        return _words(function, _asked(runtime, contract, function, data))
+
+    match counter.kind:
+        case "spending-limits":
+            limit, *used = ask("getPolicyData", counter.token)
+            if not 1 <= len(used) <= 2:  # the first revisions have one sum for both
+                raise _UnknownError(f"getPolicyData of {contract} answers in a form that is not known")
+            return limit, sum(used)
+        case "usage-limit":
+            return _one(ask, "getUsageLimit"), _one(ask, "getUsed")
+        case "value-limit":
+            return _one(ask, "getValueLimit"), _one(ask, "getUsed")
+        case _:
+            raise _UnknownError("its contract has no getter for the sums of its rules")
+
+
+def _one(ask: Callable[[str], list[int]], function: str) -> int:
+    words = ask(function)
+    if len(words) != 1:
+        raise _UnknownError(f"{function} answers in a form that is not known")
+    return words[0]
+
+
+def _asked(runtime: Runtime, contract: str, function: str, data: bytes) -> bytes:
+    try:
+        return runtime.chain.call(contract, data)
+    except CallRevertedError:
+        raise _UnknownError(
+            f"{function} of {contract} reverts: its revision has no such getter, or nothing is enabled there"
+        ) from None
+
+
+def _words(function: str, reply: bytes) -> list[int]:
+    if not reply:
+        raise _UnknownError(f"{function} gives no answer: no contract is there, or one without that getter")
+    if len(reply) % 32:
+        raise _UnknownError(f"{function} answers in a form that is not known")
+    return [int.from_bytes(reply[start : start + 32]) for start in range(0, len(reply), 32)]
+
+
+def _compared(
+    counter: _Counter,
+    found: tuple[int, int] | _UnknownError,
+    before: Budget | None,
+    after: Budget | None,
+) -> CounterState:
+    spent = before.spent if before else 0
+    most = after.spent + after.reserved if after else 0
+    chain_limit, chain_used = (None, None) if isinstance(found, _UnknownError) else found
+    outcome, note = Outcome.UNKNOWN, str(found)
+    if chain_used is not None:
+        if chain_limit != counter.limit:
+            outcome, note = (
+                Outcome.LIMIT_DIFFERS,
+                "the chain enforces another limit than the session's file has",
+            )
+        elif chain_used > most:
+            outcome, note = (
+                Outcome.CHAIN_AHEAD,
+                "the key is used elsewhere too: less is left than the ledger knows",
+            )
+        elif chain_used < spent:
+            outcome, note = (
+                Outcome.LEDGER_AHEAD,
+                "the ledger counts more than the chain: the session was enabled anew, or a transfer to oneself was charged",
+            )
+        else:
+            outcome, note = Outcome.AGREES, ""
+    return CounterState(
+        target=counter.key[0],
+        selector=counter.key[1],
+        policy=counter.kind,
+        token=counter.token,
+        limit=counter.limit,
+        spent=spent,
+        reserved=after.reserved if after else 0,
+        chain_limit=chain_limit,
+        chain_used=chain_used,
+        outcome=outcome,
+        note=note,
+    )
