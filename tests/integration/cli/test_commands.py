@@ -337,6 +337,7 @@ class TestDoctor:
         findings = {finding["what"]: finding for finding in json.loads(out)}
         assert set(findings) == {
             "redis",
+            "kill switches",
             "key store",
             "orchestrator",
             "chain",
