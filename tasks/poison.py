@@ -183,6 +183,12 @@ def guard_broker(known: Callable[[], Signatures], box: Callable[[], PoisonBox]) 
                 self._in_poll = None
                 self._flush_brpop_reauth()
 
+        def _connparams(self: Any, asynchronous: bool = False) -> Any:
+            """As kombu's own, but a closed connection is said to be closed, which every caller is prepared for."""
+            if getattr(self.connection, "client", None) is None:
+                raise redis.ConnectionError("the channel's connection is closed")
+            return super()._connparams(asynchronous=asynchronous)  # pyright: ignore[reportAttributeAccessIssue] - of the class mixed with
+
         def close(self: Any) -> None:
             """As kombu's own, but for a connection that was closed before its channel.
 
