@@ -10,7 +10,14 @@ from eth_utils.address import to_checksum_address
 
 from worker.execution.explain import Explained, check_quote
 from worker.execution.explain_blanc import explain_blanc
-from worker.execution.route_request import Signer, pre_claim_calls, route_request, signature_mode
+from worker.execution.route_request import (
+    MODE_EMISSARY_EXECUTION_ERC1271,
+    MODE_ERC1271,
+    Signer,
+    pre_claim_calls,
+    route_request,
+    signature_mode,
+)
 from worker.orchestrator import exact_json
 from worker.orchestrator.port import ApiVersion, Quote
 from worker.policies.base import Execution
@@ -28,6 +35,11 @@ _BLANC_SIGNATURES = {
     "originSignatures": "origin",
     "destinationSignature": "destination",
     "targetExecutionSignature": "targetExecution",
+}
+#: The published schema lists the numbers too, but as strings only the names fit its type.
+_MODE_NAMES = {
+    MODE_ERC1271: "ERC1271",
+    MODE_EMISSARY_EXECUTION_ERC1271: "EMISSARY_EXECUTION_ERC1271",
 }
 _EMPTY_SIGNATURE = bytes(65)
 
@@ -91,7 +103,7 @@ def blanc_request(
     options: dict[str, Any] = {}
     if sponsored:
         options["sponsorSettings"] = {"gas": True, "bridgeFees": True, "swapFees": True, "protocolFees": True}
-    options["signatureMode"] = signature_mode(signer)
+    options["signatureMode"] = _MODE_NAMES[signature_mode(signer)]
     request["options"] = options
     extra = pre_claim_calls(signer, enable=enable)
     if extra:
