@@ -33,6 +33,9 @@ class Settings(BaseSettings):
         "https://v1.orchestrator.rhinestone.dev", description="Base URL of the orchestrator."
     )
     orchestrator_api_key: SecretStr = Field(SecretStr(""), description="Sent as x-api-key.")
+    orchestrator_version: Literal["2026-01.alps", "2026-04.blanc"] = Field(
+        "2026-01.alps", description="The wire version; sent as x-api-version."
+    )
 
     # --- keys
     key_store: Literal["keystore", "vault"] = Field("keystore", description="Where session keys live.")

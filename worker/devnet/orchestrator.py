@@ -11,13 +11,13 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eth_abi.abi import decode
 from eth_utils.address import to_checksum_address
 
-from worker.devnet import exact_json, verify
+from worker.devnet import blanc, exact_json, verify
 from worker.devnet.api_error import (
     ApiError,
     SimulationFailedError,
@@ -130,7 +130,7 @@ class _Intent:
 
 
 class DevOrchestrator:
-    """An alps orchestrator for one chain.
+    """An orchestrator for one chain, in alps terms; ``blanc_*`` say the same in blanc's.
 
     Args:
         chain: the chain, with the devnet's contracts in place.
@@ -181,15 +181,39 @@ class DevOrchestrator:
 
     # --- the API
 
-    def quote(self, body: object, alter: Alteration | None = None) -> dict[str, Any]:
+    def quote(
+        self, body: object, alter: Alteration | None = None, *, from_blanc: bool = False
+    ) -> dict[str, Any]:
         """``POST /intents/route``. ``alter`` is done to the quote before the server seals it."""
-        request = read_request(body, self._chain.chain_id)
+        request = read_request(body, self._chain.chain_id, blanc=from_blanc)
         with self._lock:
             if request.account not in self._accounts:
                 raise invalid("account.address", "is not registered: POST /devnet/accounts")
             self._quotes.life_s = self.delays.quote_life_s
             account_json = as_object(as_object(body, "body").get("account"), "account")
             return self._quotes.make(request, account_json, alter)
+
+    def blanc_quote(self, body: object, alter: Alteration | None = None) -> dict[str, Any]:
+        """``POST /quotes``. Lies go into the stored quote too; single values into the answer only."""
+        lies = Alteration(alter.lies) if alter is not None and alter.lies else None
+        return blanc.quote_answer(self.quote(blanc.alps_request(body), lies, from_blanc=True), body, alter)
+
+    def blanc_submit(self, text: str, orders: SubmitOrders | None = None) -> dict[str, Any]:
+        """``POST /intents``: verify, simulate, accept. A failed simulation is a 400, and the quote stays open.
+
+        Raises:
+            ApiError: see ``submit``.
+        """
+        orders = replace(orders or SubmitOrders(), simulation_error=True)
+        body = _parsed(text)
+        with self._lock:
+            quote = self._quotes.find(blanc.intent_id(body))
+            self._accept(quote, blanc.signed_op(body, quote), orders)
+        return {"intentId": quote.nonce}
+
+    def blanc_status(self, intent_id: str) -> dict[str, Any]:
+        """``GET /intents/{id}``."""
+        return blanc.status_answer(self.status(intent_id))
 
     def submit(self, text: str, orders: SubmitOrders | None = None) -> dict[str, Any]:
         """``POST /intent-operations``: verify, simulate, accept.
@@ -206,34 +230,34 @@ class DevOrchestrator:
                 or the simulation failed and the orders want it said so. After a 400 the quote can still be
                 submitted.
         """
-        orders = orders or SubmitOrders()
-        try:
-            body = exact_json.loads(text)
-        except ValueError:
-            raise ApiError(400, "entity.parse.failed") from None
-        signed = as_object(as_object(body, "body").get("signedIntentOp"), "signedIntentOp")
+        signed = as_object(as_object(_parsed(text), "body").get("signedIntentOp"), "signedIntentOp")
         with self._lock:
             quote = self._quotes.recognise(signed)
-            try:
-                if orders.fail_simulation:
-                    raise simulation_failed("UNCLASSIFIED_REVERT", "told to fail")
-                intent = self._verify(quote, signed)
-                self._simulate(intent)
-            except SimulationFailedError as failed:
-                if orders.simulation_error:
-                    raise
-                self._quotes.consume(quote)
-                self._refuse(quote, failed)
-                return {"result": {"id": quote.nonce, "status": "FAILED"}}
-            if as_object(signed.get("options", {}), "signedIntentOp.options").get("dryRun") is True:
-                return {"result": {"id": quote.nonce, "status": "PENDING"}}
+            status = self._accept(quote, signed, orders or SubmitOrders())
+        return {"result": {"id": quote.nonce, "status": status}}
+
+    def _accept(self, quote: StoredQuote, signed: Mapping[str, Any], orders: SubmitOrders) -> str:
+        """Verify, simulate and take in what was signed; returns the status word."""
+        try:
+            if orders.fail_simulation:
+                raise simulation_failed("UNCLASSIFIED_REVERT", "told to fail")
+            intent = self._verify(quote, signed)
+            self._simulate(intent)
+        except SimulationFailedError as failed:
+            if orders.simulation_error:
+                raise
             self._quotes.consume(quote)
-            intent.fate = orders.fate
-            intent.hidden_until = time.monotonic() + orders.hide_ms / 1000
-            self._intents[quote.nonce] = intent
-            if intent.fate != "stall":
-                self._schedule(intent)
-        return {"result": {"id": quote.nonce, "status": "PENDING"}}
+            self._refuse(quote, failed)
+            return "FAILED"
+        if as_object(signed.get("options", {}), "signedIntentOp.options").get("dryRun") is True:
+            return "PENDING"
+        self._quotes.consume(quote)
+        intent.fate = orders.fate
+        intent.hidden_until = time.monotonic() + orders.hide_ms / 1000
+        self._intents[quote.nonce] = intent
+        if intent.fate != "stall":
+            self._schedule(intent)
+        return "PENDING"
 
     def status(self, intent_id: str) -> dict[str, Any]:
         """``GET /intent-operation/{id}``; the id is the intentOp's nonce."""
@@ -673,6 +697,13 @@ class DevOrchestrator:
         self._tables: dict[tuple[str, bytes], SessionTable] = {}
         self._seen_block: dict[str, int] = {}
         self._seen_log: dict[str, tuple[int, int]] = {}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return exact_json.loads(text)
+    except ValueError:
+        raise ApiError(400, "entity.parse.failed") from None
 
 
 def _ops(ops: Sequence[Mapping[str, Any]]) -> list[Call]:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from worker.devnet.api_error import (
 from worker.devnet.chain import EMISSARY, USDC, WETH, ZERO_ADDRESS, Call, Chain, selector
 from worker.devnet.exact_json import Number, dumps
 from worker.devnet.lies import LIES
-from worker.devnet.verify import ENABLE_MODE, InvalidSignatureError, unpack_emissary
+from worker.devnet.verify import ENABLE_MODE, USE, InvalidSignatureError, unpack_emissary
 
 # The docs' default fill deadline.
 QUOTE_LIFE_S = 120
@@ -93,8 +93,8 @@ class StoredQuote:
     intent_op: dict[str, Any] = field(repr=False)
 
 
-def read_request(body: object, chain_id: int) -> RouteRequest:
-    """Check a ``POST /intents/route`` body (protocol/orchestrator.md 3).
+def read_request(body: object, chain_id: int, *, blanc: bool = False) -> RouteRequest:
+    """Check a ``POST /intents/route`` body (protocol/orchestrator.md 3), or one that blanc's was turned into.
 
     Raises:
         ApiError: naming the field, or with the service's own message where it has one.
@@ -131,7 +131,8 @@ def read_request(body: object, chain_id: int) -> RouteRequest:
     mode = as_number(options.get("signatureMode", SIG_MODE_ERC1271), "options.signatureMode")
     if mode not in (SIG_MODE_ERC1271, SIG_MODE_EMISSARY_EXECUTION_ERC1271):
         raise invalid("options.signatureMode", "must be 1 or 5 on the devnet")
-    _check_mocks(account, chain_id, mode)
+    # SDK 1.15 always mocks ENABLE mode, v2 the one that it will sign
+    _check_mocks(account, chain_id, mode, (USE, ENABLE_MODE) if blanc else (ENABLE_MODE,))
     layers = options.get("settlementLayers")
     if layers is not None and not {"INTENT_EXECUTOR", "SAME_CHAIN"}.intersection(
         as_list(layers, "options.settlementLayers")
@@ -146,7 +147,7 @@ def read_request(body: object, chain_id: int) -> RouteRequest:
     return RouteRequest(address, recipient, tokens, tuple(calls), tuple(pre_claim), mode, deadline)
 
 
-def _check_mocks(account: Mapping[str, Any], chain_id: int, mode: int) -> None:
+def _check_mocks(account: Mapping[str, Any], chain_id: int, mode: int, allowed: Collection[int]) -> None:
     """Mock signatures are hex by decimal chain id; a session's must be there and have the real one's shape.
 
     The service simulates the verification with them (openapi: "required for smart-session flows"). Shape:
@@ -169,8 +170,8 @@ def _check_mocks(account: Mapping[str, Any], chain_id: int, mode: int) -> None:
         form = unpack_emissary(mock[20:])
     except InvalidSignatureError as error:
         raise invalid(path, str(error)) from None
-    if form.mode != ENABLE_MODE or not form.signatures or any(form.signatures) or len(form.signatures) % 65:
-        raise invalid(path, "is not an ENABLE form with zeros for signatures")
+    if form.mode not in allowed or not form.signatures or any(form.signatures) or len(form.signatures) % 65:
+        raise invalid(path, "is not the emissary form that is wanted, with zeros for signatures")
 
 
 def _source_chains(request: Mapping[str, Any]) -> list[int]:
@@ -301,7 +302,15 @@ class QuoteBook:
             seal.encode(), self._seal(intent_op).encode()
         ):
             raise ApiError(422, "Invalid bundle signature")
-        quote = self._open.get(str(intent_op.get("nonce")))
+        return self.find(str(intent_op.get("nonce")))
+
+    def find(self, nonce: str) -> StoredQuote:
+        """The open quote of an id; it stays open until ``consume``.
+
+        Raises:
+            ApiError: 404 when it is unknown, expired or was submitted before.
+        """
+        quote = self._open.get(nonce)
         if quote is None or quote.expires_s <= time.time():
             raise ApiError(
                 404, "Order bundle not found", {"reason": "the quote has expired or was already submitted"}

@@ -1,4 +1,4 @@
-"""The devnet over HTTP: the alps API, and ``/devnet/*`` to control it. Loopback only."""
+"""The devnet over HTTP: the alps and the blanc API, and ``/devnet/*`` to control it. Loopback only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker.devnet import exact_json
+from worker.devnet import blanc, exact_json
 from worker.devnet.anvil import Anvil
 from worker.devnet.api_error import ApiError
 from worker.devnet.chain import Chain
@@ -34,6 +34,8 @@ from worker.devnet.rpc import JsonRpc
 log = logging.getLogger(__name__)
 
 ALPS = "2026-01.alps"
+BLANC = "2026-04.blanc"
+BOTH = ""
 # Requests in flight when the devnet ends get this long; nothing here takes longer but a delay on order.
 GRACE_S = 1
 # How soon a devnet notices that its parent was killed, when nothing closed its stdin.
@@ -50,25 +52,30 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
         key: bool = True,
         api: bool = True,
         text: bool = False,
+        version: str = ALPS,
     ) -> Callable[[Request], Any]:
         """An endpoint: checks headers, parses the body (or not: ``text``), runs ``work`` in a thread, renders errors."""
+        versions = (ALPS, BLANC) if version == BOTH else (version,)
 
         async def endpoint(request: Request) -> Response:
             trace = uuid.uuid4().hex
             headers = {"x-trace-id": trace}
+            # where both versions have the path, the client says which it speaks
+            speaks_blanc = version == BLANC or request.headers.get("x-api-version") == BLANC
+            envelope = blanc.error_body if api and speaks_blanc else ApiError.body
             try:
                 if api:
-                    _check_headers(request, api_key if key else None)
+                    _check_headers(request, api_key if key else None, versions)
                 body = await _text(request) if text else await _body(request)
                 result = await run_in_threadpool(work, request, body)
             except ApiError as error:
-                return JSONResponse(error.body(trace), error.status, headers=headers)
+                return JSONResponse(envelope(error, trace), error.status, headers=headers)
             except DevnetError as error:
-                return JSONResponse(ApiError(503, str(error)).body(trace), 503, headers=headers)
+                return JSONResponse(envelope(ApiError(503, str(error)), trace), 503, headers=headers)
             except Exception:  # a server answers 500 and lives on
                 log.exception("%s %s", request.method, request.url.path)
                 failed = ApiError(500, "Internal Server Error")
-                return JSONResponse(failed.body(trace), 500, headers=headers)
+                return JSONResponse(envelope(failed, trace), 500, headers=headers)
             return Response(
                 exact_json.dumps(result).encode(errors="surrogatepass"),
                 status,
@@ -103,10 +110,30 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
             methods=["POST"],
         ),
         Route("/intent-operation/{id}", answer(lambda r, _: orchestrator.status(r.path_params["id"]))),
+        Route(
+            "/quotes",
+            answer(lambda r, b: orchestrator.blanc_quote(b, r.scope.get(ALTERATION)), version=BLANC),
+            methods=["POST"],
+        ),
+        Route(
+            "/intents",
+            answer(
+                lambda r, b: orchestrator.blanc_submit(b, r.scope.get(ORDERS)),
+                status=201,
+                text=True,
+                version=BLANC,
+            ),
+            methods=["POST"],
+        ),
+        Route(
+            "/intents/{id}",
+            answer(lambda r, _: orchestrator.blanc_status(r.path_params["id"]), version=BLANC),
+        ),
         Route("/chains", answer(lambda _r, _b: orchestrator.chains(), key=False)),
         Route(
             "/accounts/{address}/portfolio",
-            answer(lambda r, _: orchestrator.portfolio(r.path_params["address"])),
+            # the portfolio's answer is alps' in both versions
+            answer(lambda r, _: orchestrator.portfolio(r.path_params["address"]), version=BOTH),
         ),
         Route(
             "/devnet/accounts",
@@ -224,10 +251,10 @@ def _watch_parent(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _check_headers(request: Request, api_key: str | None) -> None:
+def _check_headers(request: Request, api_key: str | None, versions: tuple[str, ...]) -> None:
     version = request.headers.get("x-api-version", ALPS)
-    if version != ALPS:
-        raise ApiError(400, f"Unsupported API version {version}", {"supported": [ALPS]})
+    if version not in versions:
+        raise ApiError(400, f"Unsupported API version {version}", {"supported": list(versions)})
     if api_key is None:
         return
     given = request.headers.get("x-api-key")

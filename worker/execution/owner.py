@@ -15,10 +15,9 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from worker.execution.errors import IntentInputError, UnexplainedQuoteError
-from worker.execution.explain import check_quote
 from worker.execution.retry import send_again
 from worker.execution.route_request import MODE_ERC1271
-from worker.orchestrator import exact_json
+from worker.execution.wire import ALPS, blanc_request, explain, submit_body
 from worker.orchestrator.errors import (
     MaybeSentError,
     NotFoundError,
@@ -32,7 +31,7 @@ from worker.orchestrator.port import IntentStatus, Orchestrator
 from worker.policies.base import Execution
 from worker.sessions.accounts import CounterfactualAccount
 from worker.signing.enable import owner_enable_signature, verify_owner_enable_signature
-from worker.signing.intent_op import IntentPayloads, payloads
+from worker.signing.intent_op import IntentPayloads
 from worker.signing.sign import address_of
 from worker.signing.structs import AccountKind
 
@@ -155,13 +154,17 @@ def send_as_owner(
     """
     if not calls:
         raise IntentInputError("is empty", field="calls", fix="give at least one call")
-    quote = orchestrator.quote(owner_route_request(owned, calls, sponsored=sponsored))
-    check_quote(
+    request = (
+        owner_route_request(owned, calls, sponsored=sponsored)
+        if orchestrator.version == ALPS
+        else blanc_request(owned, calls, setup_ops=owned.setup_ops, sponsored=sponsored)
+    )
+    quote = orchestrator.quote(request)
+    explained = explain(
         quote, session=owned, calls=calls, enable=False, now_s=int(time.time()), min_left_s=_MIN_LEFT_S
     )
-    message = payloads(quote.intent_op, owned.account, with_target=False)
-    members = owner_signatures(message, owned, keys)
-    body = '{"signedIntentOp":' + exact_json.with_members(quote.raw, members) + "}"
+    members = owner_signatures(explained.message, owned, keys)
+    body = submit_body(quote, members)
     try:
         result = send_again(lambda: orchestrator.submit(body))
     except (MaybeSentError, UnavailableError, ReplyError):

@@ -12,11 +12,11 @@ from worker.execution.errors import (
     PolicyDeniedError,
     SessionUnusableError,
 )
-from worker.execution.explain import check_quote
 from worker.execution.retry import read_again
-from worker.execution.route_request import pre_claim_calls, route_request
+from worker.execution.route_request import pre_claim_calls
 from worker.execution.runtime import Runtime
 from worker.execution.tokens import amount_format
+from worker.execution.wire import explain, quote_request
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
 from worker.ledger.errors import LimitExceededError
@@ -25,7 +25,7 @@ from worker.policies.evaluate import evaluate
 from worker.sessions import emissary
 from worker.sessions.importing import RegisteredSession
 from worker.signing.contracts import OWNABLE_VALIDATOR, SMART_SESSION_EMISSARY
-from worker.signing.intent_op import IntentPayloads, payloads
+from worker.signing.intent_op import IntentPayloads
 
 ENABLE_POLICY = "enable"
 """Policy name of the counter that lets one intent at a time carry the enable signature."""
@@ -63,10 +63,12 @@ def _work(attempt: Attempt) -> None:
     # before the orchestrator hears of it: a refused intent costs no quote
     ours = pre_claim_calls(session, enable=enable)
     judge(runtime, session, state, (*ours, *calls), latest_s=runtime.now_s, ahead=len(ours))
-    request = route_request(session, calls, sponsored=record.intent.sponsored, enable=enable)
+    request = quote_request(
+        runtime.orchestrator.version, session, calls, sponsored=record.intent.sponsored, enable=enable
+    )
     quote = read_again(lambda: runtime.orchestrator.quote(request))
     now_s = runtime.now_s
-    executions, latest_s = check_quote(
+    explained = explain(
         quote,
         session=session,
         calls=calls,
@@ -74,8 +76,9 @@ def _work(attempt: Attempt) -> None:
         now_s=now_s,
         min_left_s=runtime.settings.min_quote_left_s,
     )
-    changes = judge(runtime, session, state, executions, latest_s=latest_s, ahead=len(ours))
-    message = payloads(quote.intent_op, session.account, with_target=session.verify_executions)
+    changes = judge(
+        runtime, session, state, explained.executions, latest_s=explained.latest_s, ahead=len(ours)
+    )
     try:
         attempt.move(
             State.AUTHORIZED,
@@ -87,7 +90,8 @@ def _work(attempt: Attempt) -> None:
                 "quote_expires_s": str(quote.expires_s),
                 "orchestrator_id": quote.quote_id,
                 "enable": "1" if enable else "",
-                "digests": digests(message),
+                "digests": digests(explained.message),
+                "api_version": quote.version,
             },
         )
     except LimitExceededError as error:

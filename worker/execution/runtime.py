@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from config.settings import Settings
+from worker.intents.model import IntentRecord
 from worker.keys.port import KeyStore
 from worker.ledger.connection import connect, safe_url
 from worker.ledger.health import require_safe_url
@@ -17,7 +18,8 @@ from worker.ledger.pauses import Pauses
 from worker.ledger.port import Ledger
 from worker.ledger.redis_ledger import RedisLedger
 from worker.orchestrator.alps import AlpsOrchestrator
-from worker.orchestrator.port import Orchestrator
+from worker.orchestrator.blanc import BlancOrchestrator
+from worker.orchestrator.port import ApiVersion, Orchestrator
 from worker.sessions.registry import SessionRegistry
 
 if TYPE_CHECKING:
@@ -97,8 +99,23 @@ class Runtime:
 
     @cached_property
     def orchestrator(self) -> Orchestrator:
-        """The orchestrator."""
-        return AlpsOrchestrator(
+        """The orchestrator, in the version that new quotes are asked for."""
+        return self._speaking(self.settings.orchestrator_version)
+
+    @cached_property
+    def _other_orchestrator(self) -> Orchestrator:
+        chosen = self.settings.orchestrator_version
+        return self._speaking("2026-01.alps" if chosen == "2026-04.blanc" else "2026-04.blanc")
+
+    def orchestrator_of(self, version: ApiVersion) -> Orchestrator:
+        """The orchestrator in the version of a quote: what was signed before the setting changed goes on in its own."""
+        return (
+            self.orchestrator if version == self.settings.orchestrator_version else self._other_orchestrator
+        )
+
+    def _speaking(self, version: ApiVersion) -> Orchestrator:
+        kind = BlancOrchestrator if version == "2026-04.blanc" else AlpsOrchestrator
+        return kind(
             self.settings.orchestrator_url,
             api_key=self.settings.orchestrator_api_key.get_secret_value(),
             timeout_ms=self.settings.http_timeout_ms,
@@ -114,6 +131,11 @@ class Runtime:
             chain_id=self.settings.chain_id,
             timeout_ms=self.settings.rpc_timeout_ms,
         )
+
+
+def version_of(record: IntentRecord) -> ApiVersion:
+    """The wire version of a record's quote; records from before there was a choice are alps."""
+    return "2026-04.blanc" if record.fields.get("api_version") == "2026-04.blanc" else "2026-01.alps"
 
 
 def key_store(settings: Settings) -> KeyStore:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any
 
 from worker.execution.attempt import Attempt, run_stage
 from worker.execution.errors import UnexplainedQuoteError
-from worker.execution.explain import check_quote
 from worker.execution.prepare import (
     digests,
     end_if_out_of_time,
@@ -18,14 +17,13 @@ from worker.execution.prepare import (
     require_running,
     usable_session,
 )
-from worker.execution.runtime import Runtime
+from worker.execution.runtime import Runtime, version_of
+from worker.execution.wire import explain, stored_quote, submit_body
 from worker.intents.states import State
 from worker.keys.port import KeyStore
-from worker.orchestrator import exact_json
-from worker.orchestrator.port import Quote
 from worker.sessions.importing import RegisteredSession
 from worker.signing import session_signature
-from worker.signing.intent_op import IntentPayloads, TypedPayload, payloads
+from worker.signing.intent_op import IntentPayloads, TypedPayload
 from worker.signing.sign import psigs
 
 
@@ -52,16 +50,18 @@ def _work(attempt: Attempt) -> None:
             State.QUEUED, "the session's state on chain changed; a new quote is needed", next_stage="prepare"
         )
         return
-    intent_op = cast("Mapping[str, Any]", exact_json.loads(record.quote))
-    quote = Quote(
-        record.orchestrator_id, record.quote_expires_s, record.quote, intent_op, {"hasFulfilledAll": True}
+    quote = stored_quote(
+        version_of(record),
+        record.quote,
+        quote_id=record.orchestrator_id,
+        expires_s=record.quote_expires_s,
     )
-    executions, latest_s = check_quote(
+    explained = explain(
         quote, session=session, calls=record.intent.calls, enable=enable, now_s=now_s, min_left_s=0
     )
-    ahead = len(executions) - len(record.intent.calls)
-    judge(runtime, session, state, executions, latest_s=latest_s, ahead=ahead)
-    message = payloads(intent_op, session.account, with_target=session.verify_executions)
+    ahead = len(explained.executions) - len(record.intent.calls)
+    judge(runtime, session, state, explained.executions, latest_s=explained.latest_s, ahead=ahead)
+    message = explained.message
     if digests(message) != record.fields.get("digests"):
         raise UnexplainedQuoteError(
             "is not the one that was authorized",
@@ -71,7 +71,7 @@ def _work(attempt: Attempt) -> None:
     # the last moment: what was read above may be seconds old
     require_running(runtime, record.intent, session)
     members = signatures(message, session, runtime.keys, enable=enable)
-    body = '{"signedIntentOp":' + exact_json.with_members(record.quote, members) + "}"
+    body = submit_body(quote, members)
     attempt.move(
         State.SIGNED,
         f"signed by {', '.join(session.owners)}",

@@ -15,7 +15,7 @@ import structlog
 
 from worker.execution.attempt import MAYBE, Attempt, describe, run_stage
 from worker.execution.retry import attention_of_wait, backoff_ms, plan_for, send_again
-from worker.execution.runtime import Runtime
+from worker.execution.runtime import Runtime, version_of
 from worker.intents.states import State
 from worker.orchestrator.errors import (
     AuthError,
@@ -50,7 +50,7 @@ def _work(attempt: Attempt) -> None:
         return
     attempt.note(sent=MAYBE)
     try:
-        result = send_again(lambda: runtime.orchestrator.submit(record.body))
+        result = send_again(lambda: runtime.orchestrator_of(version_of(record)).submit(record.body))
     except (NeverSentError, RateLimitedError, AuthError) as error:
         # certainly not accepted, by this try: what is known goes back to what it was
         wait_ms = backoff_ms(record.attempts, error)

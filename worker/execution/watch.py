@@ -13,7 +13,7 @@ import structlog
 
 from worker.execution.attempt import MAYBE, audit, describe, give_back, quarantined, send
 from worker.execution.retry import attention_of_wait
-from worker.execution.runtime import Runtime
+from worker.execution.runtime import Runtime, version_of
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
 from worker.ledger.errors import FenceLostError, IllegalTransitionError, LedgerUnavailableError
@@ -45,6 +45,8 @@ _DONE = {
     "COMPLETED": frozenset({"COMPLETED"}),
 }
 _GOING_ON = frozenset({"PENDING", "CLAIMED", "PRECONFIRMED", "FILLED"})
+#: Words that a version does not have: there they say nothing, whatever the setting counts as done.
+_UNKNOWN_IN = {"2026-01.alps": frozenset[str](), "2026-04.blanc": frozenset({"PRECONFIRMED"})}
 _STAGE = {State.QUEUED: "prepare", State.AUTHORIZED: "sign", State.SIGNED: "submit"}
 
 
@@ -97,7 +99,7 @@ def poll(runtime: Runtime, record: IntentRecord) -> None:
     if int(record.fields.get("lease_until_ms", "0") or "0") > runtime.now_ms():
         return  # being sent at this moment; its lease's end is its due time
     try:
-        status = runtime.orchestrator.status(record.orchestrator_id)
+        status = runtime.orchestrator_of(version_of(record)).status(record.orchestrator_id)
     except NotFoundError:
         _not_found(runtime, record)
         return
@@ -112,14 +114,15 @@ def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
     facts = {"orchestrator_status": word, "poll_failures": "0", "missing_since_ms": ""}
     if status.fill_tx_hash:
         facts["tx_hash"] = status.fill_tx_hash
-    if word in _DONE[runtime.settings.success_status]:
+    known = word not in _UNKNOWN_IN[version_of(record)]
+    if known and word in _DONE[runtime.settings.success_status]:
         _move(runtime, record, State.COMPLETED, f"the orchestrator reports {word}", facts)
         return
     if word in {"FAILED", "EXPIRED"}:
         _move(runtime, record, State(word), f"the orchestrator reports {word}", facts)
         return
     delay_ms, attention, reason = _next_poll(runtime, record), "", ""
-    if word not in _GOING_ON:
+    if not known or word not in _GOING_ON:
         attention, reason = "UNKNOWN_STATUS", f"the orchestrator reports {word!r}, which is no known status"
     elif _watched_ms(runtime, record) >= runtime.settings.watch_attention_ms:
         attention, reason = "SLOW", f"still {word} after {_watched_ms(runtime, record) // 1000} s"

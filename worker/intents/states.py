@@ -39,6 +39,4 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.DEAD: frozenset({State.QUEUED}),
 }
 
-FINAL = frozenset(
-    {State.COMPLETED, State.FAILED, State.EXPIRED, State.REJECTED, State.CANCELED, State.DEAD}
-)
+FINAL = frozenset({State.COMPLETED, State.FAILED, State.EXPIRED, State.REJECTED, State.CANCELED, State.DEAD})

@@ -71,6 +71,23 @@ def member_text(text: str, name: str) -> str:
     raise KeyError(name)
 
 
+def first_item_text(text: str) -> str:
+    """The source text of an array's first item, byte for byte.
+
+    Raises:
+        ValueError: the text is no JSON array.
+        IndexError: it is empty.
+    """
+    value = loads(text)
+    if not isinstance(value, list):
+        raise ValueError("not a JSON array")
+    if not value:
+        raise IndexError(0)
+    start = _skip(text, _skip(text, 0) + 1)
+    _, end = _DECODER.raw_decode(text, start)
+    return text[start:end]
+
+
 def with_members(object_text: str, members: dict[str, Any]) -> str:
     """The object's text with members appended, the original bytes untouched.
 

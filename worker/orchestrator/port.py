@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+ApiVersion = Literal["2026-01.alps", "2026-04.blanc"]
+"""The wire versions; both are served by one host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +15,13 @@ class Quote:
     """A route to sign.
 
     Attributes:
-        quote_id: the id under which a submit of this quote can be looked up (alps: the intentOp's nonce).
+        quote_id: the id under which a submit of this quote can be looked up (alps: the intentOp's nonce; blanc: the intentId).
         expires_s: unix seconds; the signed payload cannot be executed after it.
-        raw: text of the ``intentOp`` exactly as received; goes back unchanged, number formatting included.
+        raw: text of the ``intentOp`` (blanc: of the route) exactly as received; alps wants it back unchanged, number
+            formatting included.
         intent_op: the same, parsed with exact integers, to be checked and signed.
-        cost: the ``intentCost`` object.
+        cost: the ``intentCost`` object (blanc: the route's ``cost``).
+        version: the wire version that it came in, in which it must be submitted.
     """
 
     quote_id: str
@@ -24,6 +29,7 @@ class Quote:
     raw: str = field(repr=False)
     intent_op: Mapping[str, Any] = field(repr=False)
     cost: Mapping[str, Any] = field(repr=False)
+    version: ApiVersion = field(default="2026-01.alps", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +52,13 @@ class IntentStatus:
 class Orchestrator(Protocol):
     """Every method raises ``worker/orchestrator/errors.py`` classes, which tell never sent from maybe sent."""
 
+    @property
+    def version(self) -> ApiVersion:
+        """The wire version it speaks: the shape of requests and bodies."""
+        ...
+
     def quote(self, request: Mapping[str, Any]) -> Quote:
-        """POST the route request (SDK shape)."""
+        """POST the quote request, in this version's shape."""
         ...
 
     def submit(self, body: str) -> SubmitResult:

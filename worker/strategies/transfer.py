@@ -43,7 +43,9 @@ def intent_of(
         )
     if strategy.session != session_id:
         raise StrategyError(
-            f"{session_id} is not its session {strategy.session}", field=at, fix="pass the session that it names"
+            f"{session_id} is not its session {strategy.session}",
+            field=at,
+            fix="pass the session that it names",
         )
     token = strategy.amount.token
     if token.chain_id != chain_id:

@@ -24,7 +24,12 @@ ACCOUNT = "0x" + "a1" * 20
 SESSION = "ses_0123456789abcdef"
 SLOT_S = 1_767_258_000  # 2026-01-01 09:00:00 UTC
 DAILY = Strategy(
-    "rent", "recurring-transfer", "ses_0123456789abcdef", parse_cron("0 9 * * *"), TO, Amount(10_500_000, USDC)
+    "rent",
+    "recurring-transfer",
+    "ses_0123456789abcdef",
+    parse_cron("0 9 * * *"),
+    TO,
+    Amount(10_500_000, USDC),
 )
 
 

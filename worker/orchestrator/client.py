@@ -1,0 +1,159 @@
+"""What both wire versions share: headers, reading a reply strictly, and showing a service's words safely."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, NoReturn, cast
+
+from worker.errors import InputError
+from worker.orchestrator import exact_json
+from worker.orchestrator.errors import RateLimitedError, ReplyError, RequestRefusedError, UnavailableError
+from worker.orchestrator.http import HttpClient, Reply, check_url
+from worker.orchestrator.port import ApiVersion
+
+#: Statuses below 500 by which a server or a gateway gives up on a request without judging it.
+_GAVE_UP = (408, 425)
+#: Printable ASCII without blanks: what an HTTP header carries unchanged.
+_HEADER_WORD = re.compile(r"[!-~]*")
+_MAX_TEXT = 300
+_MAX_ID = 200
+
+
+class Client:
+    """One orchestrator spoken to in one version; a version's class adds its endpoints and its errors.
+
+    Args:
+        version: sent as ``x-api-version``, always.
+        base_url: https, or http on loopback.
+        api_key: sent as ``x-api-key``.
+        timeout_ms: bound on one exchange.
+
+    Raises:
+        InputError: the URL or the key cannot be used; shows neither.
+    """
+
+    def __init__(self, version: ApiVersion, base_url: str, *, api_key: str, timeout_ms: int) -> None:
+        if not _HEADER_WORD.fullmatch(api_key):
+            raise InputError(
+                "holds a blank, a line end or a character beyond ASCII",
+                field="SESSION_EXECUTOR_ORCHESTRATOR_API_KEY",
+                fix="copy the key again, without what surrounds it",
+            )
+        self._version: ApiVersion = version
+        self._api_key = api_key
+        self._http = HttpClient(
+            check_url(base_url, field="SESSION_EXECUTOR_ORCHESTRATOR_URL"),
+            headers={
+                "content-type": "application/json",
+                "x-api-key": api_key,
+                # SDK 1.15 leaves this out on submit and lives on the default; we always say it
+                "x-api-version": version,
+            },
+            timeout_ms=timeout_ms,
+        )
+
+    @property
+    def version(self) -> ApiVersion:
+        """The version it speaks."""
+        return self._version
+
+    def check(self) -> str:
+        """Ask for an account's portfolio with our key, since GET /chains needs none.
+
+        An orchestrator that refuses the question itself (400, 404, 422 with its own error envelope) has let our key in.
+
+        Raises:
+            OrchestratorError: not reachable, does not accept the key, or is no orchestrator.
+        """
+        reply = self.exchange("GET", "/accounts/0x0000000000000000000000000000000000000000/portfolio")
+        if reply.status not in (400, 404, 422):
+            self.object(reply, expect=200)
+        elif not self.has_envelope(reply):
+            raise self.unreadable(reply, f"HTTP {reply.status} without the API's error envelope")
+        return f"answers with our key ({self._version})"
+
+    def close(self) -> None:
+        """Close the connection pool."""
+        self._http.close()
+
+    def object(self, reply: Reply, *, expect: Literal[200, 201]) -> tuple[str, dict[str, Any]]:
+        """The reply's text and the JSON object in it, or the error that the reply stands for."""
+        if reply.status >= 300:
+            self.raise_for(reply)
+        text, value, why = "", None, ""
+        try:
+            text = reply.body.decode("utf-8")
+            value = exact_json.loads(text)
+        except UnicodeDecodeError:
+            why = "the reply is not UTF-8"
+        except ValueError as error:
+            why = f"not JSON as we need it: {error}"
+        if why:  # raised out here so that it carries no context: the decoder's errors hold the document
+            raise self.unreadable(reply, why)
+        if not isinstance(value, dict):
+            raise self.unreadable(reply, "the reply is no object")
+        if reply.status != expect:
+            raise self.unreadable(reply, f"HTTP {reply.status} where {expect} was expected")
+        return text, cast("dict[str, Any]", value)
+
+    def unreadable(self, reply: Reply, why: str) -> ReplyError:
+        """The error for a reply that is not what the API describes."""
+        return ReplyError(
+            self.line(why),
+            fix="check that SESSION_EXECUTOR_ORCHESTRATOR_URL is an orchestrator that speaks this version",
+            trace_id=self.line(reply.trace_id),
+        )
+
+    def integer_text(self, reply: Reply, value: Any, field: str) -> str:
+        """Ids and deadlines come as a string or as a number; both are kept as decimal text."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,77}", value, re.ASCII):
+            return value
+        raise self.unreadable(reply, f"{field} is no decimal integer")
+
+    def line(self, text: str) -> str:
+        """Text of the service's as we may show it: one printable line, shortened, without our key."""
+        if self._api_key:
+            text = text.replace(self._api_key, "***")
+        line = "".join(letter if letter.isprintable() else " " for letter in text)
+        return " ".join(line.split())[:_MAX_TEXT]
+
+    def exchange(self, method: Literal["GET", "POST"], path: str, body: str | None = None) -> Reply:
+        """One exchange. Raises NeverSentError, MaybeSentError."""
+        return self._http.request(method, path, body)
+
+    def has_envelope(self, reply: Reply) -> bool:
+        """Whether an error reply carries this version's error envelope."""
+        raise NotImplementedError
+
+    def raise_for(self, reply: Reply) -> NoReturn:
+        """Turn an error reply into its class."""
+        raise NotImplementedError
+
+    def raise_by_status(self, reply: Reply, words: str, trace: str) -> None:
+        """What the HTTP status alone decides, whatever the body says: 429, 5xx, and redirects.
+
+        A 5xx is never taken for a refusal: it may come from a gateway after the request was acted on.
+        """
+        if reply.status == 429:
+            raise RateLimitedError(words, retry_after_ms=reply.retry_after_ms, trace_id=trace)
+        if reply.status >= 500 or reply.status in _GAVE_UP:
+            raise UnavailableError(
+                words, status=reply.status, retry_after_ms=reply.retry_after_ms, trace_id=trace
+            )
+        if reply.status < 400:
+            raise RequestRefusedError(
+                f"HTTP {reply.status}: a redirect is not followed, the API key must not travel",
+                field="SESSION_EXECUTOR_ORCHESTRATOR_URL",
+                fix="set the final URL",
+                trace_id=trace,
+            )
+
+
+def usable_id(value: Any) -> str:
+    """The id, or ``""`` if it is no plain one: it becomes part of a path, and the quote's own id can serve instead."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and re.fullmatch(rf"[0-9A-Za-z_-]{{1,{_MAX_ID}}}", text):
+        return text
+    return ""
