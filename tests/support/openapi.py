@@ -58,5 +58,5 @@ def problems(description: dict[str, Any], entry: dict[str, Any]) -> list[str]:
     return found
 
 
-def _errors(schema: dict[str, Any], value: object) -> list[str]:
+def _errors(schema: dict[str, Any], value: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in Draft4Validator(schema).iter_errors(value)]
