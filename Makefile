@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := worker tasks config tests benchmarks
 # each has services of its own; most tests wait rather than compute
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 
 .PHONY: help demo test check format conformance fuzz budgets chaos bench-sign bench-policy bench-keys vault lock clean
 

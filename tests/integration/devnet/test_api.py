@@ -191,7 +191,7 @@ class TestMockSignatures:
         emissary = EMISSARY
         assert "must be 0x hex" in self.route(user, {"8453": "mock"})
         assert "emissary" in self.route(user, {"8453": "0x" + "00" * 200})
-        assert "not an ENABLE form" in self.route(user, {"8453": emissary + "00" * 98})
+        assert "is not the emissary form that is wanted" in self.route(user, {"8453": emissary + "00" * 98})
         assert "does not decode" in self.route(user, {"8453": emissary + "01" + flz(b"\1" * 64).hex()})
 
     def test_the_cross_chain_fallback_counts(self, user: User) -> None:
