@@ -35,6 +35,11 @@ ROLES = {WORKER_ROLE: "session-executor-signer", OPERATOR_ROLE: "session-executo
 TOKEN_TTL, TOKEN_MAX_TTL = "1h", "24h"
 """A stolen worker token is good for an hour unless it is renewed, and never for more than a day."""
 
+#: Bound on one request; on a busy machine a first write to an empty store has taken more than 10 s.
+REQUEST_TIMEOUT_S = 30
+#: Bound on the initialisation, whose reply cannot be asked for again.
+INIT_TIMEOUT_S = 600
+
 _HERE = Path(__file__).parent
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
 
@@ -82,7 +87,7 @@ def bootstrap(options: Options, token: str = "") -> list[str]:
     done: list[str] = []
     _wait(client.sys.read_seal_status, options.wait_s, f"Vault at {options.addr} does not answer")
     if options.init_file is not None:
-        token = _open(client, options.init_file, done) or token
+        token = _open(client, options, options.init_file, done) or token
     status = cast(dict[str, Any], client.sys.read_seal_status())
     if not status.get("initialized"):
         raise BootstrapError("Vault is not initialised: give --init-file, or run vault operator init")
@@ -105,8 +110,14 @@ def bootstrap(options: Options, token: str = "") -> list[str]:
     return done
 
 
-def _client(addr: str, namespace: str) -> hvac.Client:
-    client = hvac.Client(url=addr, token="", timeout=10, allow_redirects=False, namespace=namespace or None)
+def _client(addr: str, namespace: str, *, timeout_s: int | None = None) -> hvac.Client:
+    client = hvac.Client(
+        url=addr,
+        token="",
+        timeout=timeout_s or REQUEST_TIMEOUT_S,
+        allow_redirects=False,
+        namespace=namespace or None,
+    )
     client.session.trust_env = False  # no proxy from the environment: it would see the root token
     return client
 
@@ -127,12 +138,14 @@ def _wait(probe: Callable[[], object], seconds: float, complaint: str) -> None:
         time.sleep(0.3)
 
 
-def _open(client: hvac.Client, init_file: Path, done: list[str]) -> str:
+def _open(client: hvac.Client, options: Options, init_file: Path, done: list[str]) -> str:
     """Initialise and unseal with the key in ``init_file``; returns the root token in it."""
     if not client.sys.is_initialized():
         # The file comes first: a key that cannot be written down must not be made.
         _write_private(init_file, "")
-        made = cast(dict[str, Any], client.sys.initialize(secret_shares=1, secret_threshold=1))
+        # The reply holds the only copy of the unseal key: giving up on a slow disk would lose it for good.
+        patient = _client(options.addr, options.namespace, timeout_s=INIT_TIMEOUT_S)
+        made = cast(dict[str, Any], patient.sys.initialize(secret_shares=1, secret_threshold=1))
         _write_private(
             init_file, json.dumps({"unseal_key": made["keys_base64"][0], "root_token": made["root_token"]})
         )
