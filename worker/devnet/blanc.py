@@ -16,6 +16,7 @@ from eth_utils.address import to_checksum_address
 from worker.devnet.api_error import ApiError, as_list, as_object, invalid
 from worker.devnet.chain import INTENT_EXECUTOR
 from worker.devnet.quotes import TOKENS, Alteration, StoredQuote, set_pointer
+from worker.devnet.verify import SINGLE_CHAIN_OPS_TYPES
 
 MODES = (
     "EMISSARY",
@@ -26,25 +27,6 @@ MODES = (
     "EMISSARY_EXECUTION_ERC1271",
     "ERC1271_EMISSARY_EXECUTION",
 )
-TYPES = {
-    "SingleChainOps": [
-        {"name": "account", "type": "address"},
-        {"name": "nonce", "type": "uint256"},
-        {"name": "op", "type": "Op"},
-        {"name": "gasRefund", "type": "GasRefund"},
-    ],
-    "Op": [{"name": "vt", "type": "bytes32"}, {"name": "ops", "type": "Ops[]"}],
-    "Ops": [
-        {"name": "to", "type": "address"},
-        {"name": "value", "type": "uint256"},
-        {"name": "data", "type": "bytes"},
-    ],
-    "GasRefund": [
-        {"name": "token", "type": "address"},
-        {"name": "exchangeRate", "type": "uint256"},
-        {"name": "overhead", "type": "uint256"},
-    ],
-}
 _CAIP2 = re.compile(r"eip155:([1-9][0-9]{0,31})")
 _ID = re.compile(r"[0-9]{1,78}")
 _SPONSOR = ("gas", "bridgeFees", "swapFees", "protocolFees")
@@ -231,7 +213,7 @@ def _typed_data(op: Mapping[str, Any], element: Mapping[str, Any], nonce: object
             "chainId": int(mandate["destinationChainId"]),
             "verifyingContract": to_checksum_address(INTENT_EXECUTOR),
         },
-        "types": copy.deepcopy(TYPES),
+        "types": copy.deepcopy(SINGLE_CHAIN_OPS_TYPES),
         "primaryType": "SingleChainOps",
         "message": {
             "account": op["sponsor"],

@@ -26,6 +26,27 @@ KERNEL_REPLAYABLE = keccak(text="kernel.replayable.signature")
 MAX_ENABLE_BYTES = 1 << 20
 
 
+SINGLE_CHAIN_OPS_TYPES = {
+    "SingleChainOps": [
+        {"name": "account", "type": "address"},
+        {"name": "nonce", "type": "uint256"},
+        {"name": "op", "type": "Op"},
+        {"name": "gasRefund", "type": "GasRefund"},
+    ],
+    "Op": [{"name": "vt", "type": "bytes32"}, {"name": "ops", "type": "Ops[]"}],
+    "Ops": [
+        {"name": "to", "type": "address"},
+        {"name": "value", "type": "uint256"},
+        {"name": "data", "type": "bytes"},
+    ],
+    "GasRefund": [
+        {"name": "token", "type": "address"},
+        {"name": "exchangeRate", "type": "uint256"},
+        {"name": "overhead", "type": "uint256"},
+    ],
+}
+
+
 class InvalidSignatureError(Exception):
     """A signature or its packing is wrong; the message names the field and says how."""
 
@@ -149,25 +170,7 @@ def single_chain_ops_digest(
             "chainId": int(mandate["destinationChainId"]) if chain_id is None else chain_id,
             "verifyingContract": INTENT_EXECUTOR,
         },
-        {
-            "SingleChainOps": [
-                {"name": "account", "type": "address"},
-                {"name": "nonce", "type": "uint256"},
-                {"name": "op", "type": "Op"},
-                {"name": "gasRefund", "type": "GasRefund"},
-            ],
-            "Op": [{"name": "vt", "type": "bytes32"}, {"name": "ops", "type": "Ops[]"}],
-            "GasRefund": [
-                {"name": "token", "type": "address"},
-                {"name": "exchangeRate", "type": "uint256"},
-                {"name": "overhead", "type": "uint256"},
-            ],
-            "Ops": [
-                {"name": "to", "type": "address"},
-                {"name": "value", "type": "uint256"},
-                {"name": "data", "type": "bytes"},
-            ],
-        },
+        SINGLE_CHAIN_OPS_TYPES,
         {
             "account": account,
             "nonce": nonce,
