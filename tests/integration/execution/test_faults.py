@@ -157,10 +157,12 @@ def test_a_status_nobody_knows_asks_for_attention(pipeline: Pipeline) -> None:
 def test_what_the_orchestrator_never_knew_expires_after_its_quote(
     make_pipeline: Callable[..., Pipeline],
 ) -> None:
-    pipeline = make_pipeline(min_quote_left_s=0, not_found_grace_s=1)
-    pipeline.devnet.set_delays(quote_life_s=2)
+    pipeline = make_pipeline(not_found_grace_s=1)
     pipeline.devnet.add_fault("drop_before", method="POST", path=SUBMIT, times=0)
-    record = pipeline.run(pipeline.submit("a"))[0]
+    intent_id = pipeline.submit("a")
+    pipeline.until(lambda: pipeline.state(intent_id) is State.SIGNED, intent_id)
+    pipeline.runtime.now_ms = lambda: now_ms() + 600_000
+    record = pipeline.run(intent_id)[0]
     assert record.state is State.EXPIRED
     assert pipeline.budget() == (0, 0)
     assert pipeline.executed() == 0
@@ -171,11 +173,13 @@ def test_a_lost_reply_is_not_taken_for_expired_when_the_intent_runs(
 ) -> None:
     """Accepted, the reply lost, and found only after the quote's life: it is adopted, not buried."""
     # the grace is far above what four slow polls take: how long they take is not what is tested
-    pipeline = make_pipeline(min_quote_left_s=0, not_found_grace_s=60)
-    pipeline.devnet.set_delays(quote_life_s=2)
+    pipeline = make_pipeline(not_found_grace_s=60)
     pipeline.devnet.add_fault("drop_after_accept", method="POST", path=SUBMIT)
     pipeline.devnet.add_fault("respond", path=STATUS, status=404, times=4)
-    record = pipeline.run(pipeline.submit("a"))[0]
+    intent_id = pipeline.submit("a")
+    pipeline.until(lambda: pipeline.state(intent_id) is State.SIGNED, intent_id)
+    pipeline.runtime.now_ms = lambda: now_ms() + 600_000
+    record = pipeline.run(intent_id)[0]
     assert record.state is State.COMPLETED
     assert pipeline.executed() == 1
 

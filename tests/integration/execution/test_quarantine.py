@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.support.pipeline import STAGES, Pipeline
-from worker.execution.runtime import Runtime
+from worker.execution.runtime import Runtime, now_ms
 from worker.execution.watch import tick
 from worker.intents.states import State
 from worker.ledger.errors import LedgerUnavailableError
@@ -91,8 +91,7 @@ def test_two_deaths_are_bad_luck(short_lease: Pipeline) -> None:
 def test_a_signed_one_is_not_sent_again_but_watched_until_its_quote_ran_out(
     make_pipeline: MakePipeline,
 ) -> None:
-    pipeline = make_pipeline(claim_lease_ms=150, min_quote_left_s=0, not_found_grace_s=1)
-    pipeline.devnet.set_delays(quote_life_s=6)
+    pipeline = make_pipeline(claim_lease_ms=150, not_found_grace_s=1)
     intent_id = pipeline.submit("a")
     pipeline.step()
     pipeline.step()
@@ -101,6 +100,7 @@ def test_a_signed_one_is_not_sent_again_but_watched_until_its_quote_ran_out(
     record = pipeline.until(lambda: pipeline.ledger.get(intent_id).attention == "QUARANTINED", intent_id)[0]
     assert record.state is State.SIGNED
     assert pipeline.budget() == (0, 10_000_000)
+    pipeline.runtime.now_ms = lambda: now_ms() + 600_000
     record = pipeline.run(intent_id)[0]
     assert record.state is State.EXPIRED
     assert pipeline.budget() == (0, 0)
