@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from worker.intents.model import HistoryEntry, IntentRecord, TradeIntent
@@ -52,6 +53,7 @@ _OURS = frozenset(
     }
 )
 _FREE = "f:"
+_SESSION = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 def storable(text: str) -> str:
@@ -89,7 +91,7 @@ def changes_json(changes: Sequence[CounterChange]) -> str:
     """The changes as JSON whose numbers are all decimal strings; ``""`` for none.
 
     Raises:
-        LedgerInputError: an amount or limit outside 0..2**256-1.
+        LedgerInputError: an amount or limit outside 0..2**256-1, or a session that is none.
     """
     if not changes:
         return ""
@@ -99,6 +101,10 @@ def changes_json(changes: Sequence[CounterChange]) -> str:
                 raise LedgerInputError(
                     f"{name} {value!r} of {change.counter} is no uint256", field=name, fix="pass 0..2**256-1"
                 )
+        if change.session and not _SESSION.fullmatch(change.session):
+            raise LedgerInputError(
+                f"{change.session!r} of {change.counter} is no session", field="session", fix="pass 16 hex digits"
+            )
     return json.dumps(
         [
             {
@@ -108,6 +114,7 @@ def changes_json(changes: Sequence[CounterChange]) -> str:
                 "policy": change.policy,
                 "callIndex": str(change.call_index),
                 "token": change.token,
+                **({"session": change.session} if change.session else {}),
             }
             for change in changes
         ],
@@ -127,6 +134,7 @@ def parse_changes(text: str) -> tuple[CounterChange, ...]:
             policy=item["policy"],
             call_index=int(item["callIndex"]),
             token=item["token"],
+            session=item.get("session", ""),
         )
         for item in json.loads(text)
     )

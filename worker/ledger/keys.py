@@ -1,7 +1,8 @@
 """Names of the Redis keys.
 
 Everything of one session carries the hash tag ``{<16 hex digits>}`` and so lies in one slot of a Redis Cluster; a
-script touches the keys of one session, or of one strategy's slots, only.
+script touches the keys of one session, or of one strategy's slots, only. The exception is a trade over several chains,
+which reserves in the budgets of all its sessions at once: in a cluster those have to share a node.
 
 ============================  ======  ==================================================
 ``sx:sessions``               set     the sessions' 16 hex digits

@@ -34,6 +34,8 @@ class CounterChange:
         policy: the policy type, for messages.
         call_index: index of the execution that causes the growth.
         token: lower-case token address for token counters, else ``""``.
+        session: whose counter it is, in a trade over several chains: 16 hex digits of a source chain's session id;
+            ``""`` for the intent's own session.
     """
 
     counter: str
@@ -42,6 +44,7 @@ class CounterChange:
     policy: str
     call_index: int
     token: str = ""
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import redis
@@ -346,3 +346,40 @@ class TestModel:
         assert reserved == model.reserved
         assert sum(int(item["amount"]) for items in settled for item in items) == model.spent
         assert all(not record.reservation for record in records if record.state in FINAL)
+
+
+class TestSeveralSessions:
+    """A trade over several chains counts in the budget of each chain's session, all or nothing."""
+
+    OTHER = "ses_" + "b" * 16
+
+    def _changes(self, amount: int, limit: int) -> tuple[CounterChange, CounterChange]:
+        theirs = change(amount, limit)
+        return change(5, 100), replace(theirs, session=self.OTHER.removeprefix("ses_"))
+
+    def test_the_same_counter_of_another_session_is_another_counter(self, ledger: RedisLedger) -> None:
+        intent_id = reserve(ledger, "a", *self._changes(2**200, 2**201))
+        [ours], [theirs] = ledger.budgets(SESSION), ledger.budgets(self.OTHER)
+        assert (ours.spent, ours.reserved, ours.limit) == (0, 5, 100)
+        assert (theirs.spent, theirs.reserved, theirs.limit) == (0, 2**200, 2**201)
+        complete(ledger, intent_id)
+        assert ledger.budgets(SESSION)[0].spent == 5
+        assert ledger.budgets(self.OTHER)[0].spent == 2**200
+        assert ledger.budgets(self.OTHER)[0].reserved == 0
+
+    def test_one_limit_that_breaks_reserves_nothing_anywhere(self, ledger: RedisLedger) -> None:
+        reserve(ledger, "first", *self._changes(60, 100))
+        with pytest.raises(LimitExceededError) as caught:
+            reserve(ledger, "second", *self._changes(41, 100))
+        assert (caught.value.spent, caught.value.reserved) == (0, 60)
+        assert ledger.budgets(SESSION)[0].reserved == 5
+        assert ledger.budgets(self.OTHER)[0].reserved == 60
+
+    def test_a_cancelled_intent_gives_back_in_every_session(self, ledger: RedisLedger) -> None:
+        intent_id = reserve(ledger, "a", *self._changes(7, 100))
+        ledger.cancel(intent_id, who="test", why="", now_ms=2)
+        assert ledger.budgets(SESSION)[0].reserved == ledger.budgets(self.OTHER)[0].reserved == 0
+
+    def test_a_name_that_is_no_session_is_refused(self, ledger: RedisLedger) -> None:
+        with pytest.raises(LedgerInputError, match="is no session"):
+            reserve(ledger, "a", replace(change(1, 2), session="x}:budget"))

@@ -3,16 +3,27 @@
 -- One hash per session, fields `<counter>|spent`, `|reserved`, `|limit`, `|token`, `|policy`. A plan collects the new
 -- values of every counter that a script touches, so that nothing is written before everything is known to be right:
 -- Redis does not undo the writes of a script that fails half-way.
+--
+-- A trade over several chains also counts in the budgets of its source chains' sessions: such a change names its
+-- `session` (16 hex digits).
 
 local ZERO = { 0 }
 
--- The plan's entry of one counter, read from Redis on first use.
-local function plan_entry(plan, budget_key, counter)
-  local entry = plan[counter]
+-- The plan's entry of one change's counter, read from Redis on first use.
+local function plan_entry(plan, budget_key, change)
+  local key, counter = budget_key, change.counter
+  if change.session and change.session ~= '' then
+    key = 'sx:{' .. change.session .. '}:budget'
+  end
+  local name = key .. '|' .. counter
+  local entry = plan[name]
   if not entry then
-    local now = redis.call('HMGET', budget_key, counter .. '|spent', counter .. '|reserved')
-    entry = { spent = now[1] and big_parse(now[1]) or ZERO, reserved = now[2] and big_parse(now[2]) or ZERO }
-    plan[counter] = entry
+    local now = redis.call('HMGET', key, counter .. '|spent', counter .. '|reserved')
+    entry = {
+      key = key, counter = counter,
+      spent = now[1] and big_parse(now[1]) or ZERO, reserved = now[2] and big_parse(now[2]) or ZERO,
+    }
+    plan[name] = entry
   end
   return entry
 end
@@ -21,7 +32,7 @@ end
 -- spent + reserved + amount > limit. Changes of one batch on the same counter add up.
 local function plan_reserve(plan, budget_key, changes)
   for index, change in ipairs(changes) do
-    local entry = plan_entry(plan, budget_key, change.counter)
+    local entry = plan_entry(plan, budget_key, change)
     local limit = big_parse(change.limit)
     local reserved = big_add(entry.reserved, big_parse(change.amount))
     local total = big_add(entry.spent, reserved)
@@ -40,7 +51,7 @@ end
 -- Take the changes out of the reservations; with `spend` they become spending.
 local function plan_release(plan, budget_key, changes, spend)
   for _, change in ipairs(changes) do
-    local entry = plan_entry(plan, budget_key, change.counter)
+    local entry = plan_entry(plan, budget_key, change)
     local amount = big_parse(change.amount)
     entry.reserved = big_subtract(entry.reserved, amount)
     if not entry.reserved then
@@ -56,12 +67,13 @@ local function plan_release(plan, budget_key, changes, spend)
 end
 
 -- Write the plan.
-local function plan_apply(plan, budget_key)
-  for counter, entry in pairs(plan) do
-    redis.call('HSET', budget_key, counter .. '|spent', big_text(entry.spent),
+local function plan_apply(plan)
+  for _, entry in pairs(plan) do
+    local counter = entry.counter
+    redis.call('HSET', entry.key, counter .. '|spent', big_text(entry.spent),
       counter .. '|reserved', big_text(entry.reserved))
     if entry.limit then
-      redis.call('HSET', budget_key, counter .. '|limit', big_text(entry.limit),
+      redis.call('HSET', entry.key, counter .. '|limit', big_text(entry.limit),
         counter .. '|token', entry.token, counter .. '|policy', entry.policy)
     end
   end

@@ -20,7 +20,7 @@ plan_release(plan, KEYS[5], changes_of(now[2]), false)
 redis.call('HSET', KEYS[1], 'state', 'CANCELED', 'updated_ms', ARGV[4], 'lease_until_ms', '0', 'lease_who', '',
   'reason', ARGV[3], 'attention', '', 'reservation', '')
 redis.call('HINCRBY', KEYS[1], 'fence', 1)
-plan_apply(plan, KEYS[5])
+plan_apply(plan)
 redis.call('ZREM', KEYS[3], ARGV[1])
 history_append(KEYS[2], ARGV[4], ARGV[2], state, 'CANCELED', ARGV[3])
 count_move(KEYS[4], state, 'CANCELED')

@@ -39,7 +39,7 @@ end
 
 redis.call('HSET', KEYS[1], 'state', to_state, 'updated_ms', ARGV[7], 'lease_until_ms', '0', 'lease_who', '',
   'deaths', '0')
-plan_apply(plan, KEYS[5])
+plan_apply(plan)
 if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[1], 'reservation', ARGV[9])
 elseif lets_go and held ~= '' then
