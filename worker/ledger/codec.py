@@ -103,7 +103,9 @@ def changes_json(changes: Sequence[CounterChange]) -> str:
                 )
         if change.session and not _SESSION.fullmatch(change.session):
             raise LedgerInputError(
-                f"{change.session!r} of {change.counter} is no session", field="session", fix="pass 16 hex digits"
+                f"{change.session!r} of {change.counter} is no session",
+                field="session",
+                fix="pass 16 hex digits",
             )
     return json.dumps(
         [
