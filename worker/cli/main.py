@@ -13,7 +13,18 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from config.settings import SettingsError, get_settings
-from worker.cli import accounts, devnet, doctor, intents, keys, pauses, session_checks, sessions, strategies
+from worker.cli import (
+    accounts,
+    console,
+    devnet,
+    doctor,
+    intents,
+    keys,
+    pauses,
+    session_checks,
+    sessions,
+    strategies,
+)
 from worker.cli.output import note, out, print_line
 from worker.errors import ExecutorError
 
@@ -31,6 +42,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(intents.app, name="intents")
 app.add_typer(strategies.app, name="strategies")
 pauses.add_to(app)
+console.add_to(app)
 app.command("doctor")(doctor.doctor)
 app.command("devnet")(devnet.devnet)
 
