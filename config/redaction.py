@@ -11,6 +11,7 @@ It errs on the side of masking: a hash without a name is masked as well.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, cast
@@ -37,6 +38,7 @@ _SECRET_PARTS = (
     "authtoken",
     "roottoken",
     "unsealkey",
+    "jwtkey",
     "authorization",
     "credential",
     "cookie",
@@ -48,6 +50,9 @@ _SECRET_NAMES = frozenset(
     {"sig", "sigs", "signed", "seed", "pin", "jwt", "body", "content", "payload", "enabledata"}
 )
 """Masked when they are the whole name."""
+
+_JWK_SECRETS = ("d", "p", "q", "dp", "dq", "qi", "k")
+"""The private members of a JWK (RFC 7518, section 6)."""
 
 _BODY_ENDINGS = ("body", "payload")
 
@@ -75,7 +80,7 @@ _HARMLESS_ENDINGS = (
 
 _NAME_IN_TEXT = (
     r"(?:[\w-]*(?:private[_-]?key|secret|passw(?:or)?d|passphrase|mnemonic|api[_-]?key|vault[_-]?token|client[_-]?token"
-    r"|access[_-]?token|auth[_-]?token|root[_-]?token|unseal[_-]?key|authorization|cookie|signatures?)[\w-]*|seed|jwt|sig)"
+    r"|access[_-]?token|auth[_-]?token|root[_-]?token|unseal[_-]?key|jwt[_-]?key|authorization|cookie|signatures?)[\w-]*|seed|jwt|sig)"
 )
 _QUOTED = r"""b?"(?:[^"\\]|\\.)*"|b?'(?:[^'\\]|\\.)*'"""
 _NAMED_QUOTED = re.compile(rf"""(?i)(\b{_NAME_IN_TEXT}["']?\s*[:=,]\s*)(?:{_QUOTED})""")
@@ -105,14 +110,25 @@ _LABEL_REACH = 48
 def text_secrets(values: Iterable[str]) -> frozenset[str]:
     """The texts to look for, given secrets as they are configured.
 
-    Of a URL these are password, query values and long path segments (where providers put their keys); every text also
+    Of JSON (a key as a JWK) these are the members that only a private key has, too. Of a URL these are password, query values and long path segments (where providers put their keys); every text also
     in its percent-encoded form. Texts of less than 6 characters are left out.
     """
     found: set[str] = set()
     for value in values:
-        found |= _url_secrets(value) if "://" in value else {value}
+        if value.lstrip().startswith("{"):
+            found |= {value} | _json_secrets(value)
+        else:
+            found |= _url_secrets(value) if "://" in value else {value}
     found |= {quote(text, safe="") for text in found}
     return frozenset(text for text in found if len(text) >= _SHORTEST_SECRET)
+
+
+def _json_secrets(text: str) -> set[str]:
+    try:
+        members = json.loads(text)
+    except ValueError:
+        return set()
+    return {members[name] for name in _JWK_SECRETS if isinstance(members.get(name), str)}
 
 
 def _url_secrets(url: str) -> set[str]:

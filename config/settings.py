@@ -33,6 +33,16 @@ class Settings(BaseSettings):
         "https://v1.orchestrator.rhinestone.dev", description="Base URL of the orchestrator."
     )
     orchestrator_api_key: SecretStr = Field(SecretStr(""), description="Sent as x-api-key.")
+    orchestrator_auth: Literal["api-key", "jwt"] = Field(
+        "api-key", description="Who we are: an API key, or tokens that we sign."
+    )
+    orchestrator_jwt_key: SecretStr = Field(
+        SecretStr(""), description="The integrator's private key as a JWK, one line of JSON."
+    )
+    orchestrator_jwt_key_id: str = Field("", description="Its kid; by default the JWK's own.")
+    orchestrator_jwt_integrator_id: str = Field("", description="The tokens' iss.")
+    orchestrator_jwt_project_id: str = Field("", description="The tokens' sub.")
+    orchestrator_jwt_app_id: str = Field("", description="The tokens' app_id.")
     orchestrator_version: Literal["2026-01.alps", "2026-04.blanc"] = Field(
         "2026-01.alps", description="The wire version; sent as x-api-version."
     )

@@ -121,7 +121,7 @@ def _key(real: Callable[..., Any], *args: Any) -> Generator[Any]:
         yield held
 
 
-def _submit(real: Callable[..., Any], orchestrator: AlpsOrchestrator, body: str) -> Any:
+def _submit(real: Callable[..., Any], orchestrator: AlpsOrchestrator, body: str, **how: Any) -> Any:
     intent_id = _of_this_thread()
 
     def strike() -> None:
@@ -129,7 +129,7 @@ def _submit(real: Callable[..., Any], orchestrator: AlpsOrchestrator, body: str)
         _hit("during_post", intent_id)
 
     threading.Thread(target=strike, daemon=True).start()
-    result = real(orchestrator, body)
+    result = real(orchestrator, body, **how)
     _hit("after_accept", intent_id)
     return result
 

@@ -24,6 +24,7 @@ REPLAYERS: dict[str, tuple[str, ...]] = {
     "flow_c_cross_chain_permit2": ("unit/signing/test_vectors.py",),
     "flow_d_bare_session_permit2_same_chain": ("unit/signing/test_vectors.py",),
     "flow_e_jwt_sponsored_same_chain_permit2": ("unit/signing/test_vectors.py",),
+    "intent_input_digest": ("unit/orchestrator/test_jwt_auth.py",),
     "modules": ("unit/sessions/test_accounts.py",),
     "policies": ("unit/policies/test_init_data.py",),
     "policy_semantics": ("unit/policies/test_contract_semantics.py",),
@@ -36,10 +37,12 @@ REPLAYERS: dict[str, tuple[str, ...]] = {
 }
 """The test modules that replay each vector file. A module that replays another one adds itself here."""
 
-NOT_REPLAYED: dict[str, str] = {
-    "intent_input_digest": "the digest for the JWT extension token is not computed yet",
-}
+NOT_REPLAYED: dict[str, str] = {}
 """Vector files without a test, and why. A file that is neither here nor above fails ``test_vector_files``."""
+
+
+_replayed: set[str] = set()
+"""The files that a test of this process has read."""
 
 
 def vectors_dir() -> Path:
@@ -58,6 +61,7 @@ def load_vectors(name: str) -> Any:
         pytest.skip(
             f"the vector file {name}.json is missing: set VECTORS_DIR to the folder of the recorded vectors"
         )
+    _replayed.add(name)
     return json.loads(path.read_text())
 
 
@@ -65,3 +69,27 @@ def load_vectors(name: str) -> Any:
 def vectors() -> Any:
     """``vectors("sessions")`` gives the parsed file."""
     return load_vectors
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that ran some of the tests tells the one that reports."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["vectors"] = sorted(_replayed)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What such a process has told."""
+    _replayed.update(getattr(node, "workeroutput", {}).get("vectors", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many of the vector files were replayed by this run, if any."""
+    files = {path.stem for path in vectors_dir().glob("*.json")}
+    if files & _replayed:
+        missing = ", ".join(sorted(files - _replayed))
+        terminalreporter.write_line(
+            f"vector files={len(files)} replayed={len(files & _replayed)}"
+            + (f" (not in this run: {missing})" if missing else "")
+        )

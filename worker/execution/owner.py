@@ -27,6 +27,7 @@ from worker.orchestrator.errors import (
     SimulationFailedError,
     UnavailableError,
 )
+from worker.orchestrator.jwt_auth import sponsored_digest
 from worker.orchestrator.port import IntentStatus, Orchestrator
 from worker.policies.base import Execution
 from worker.sessions.accounts import CounterfactualAccount
@@ -166,7 +167,7 @@ def send_as_owner(
     members = owner_signatures(explained.message, owned, keys)
     body = submit_body(quote, members)
     try:
-        result = send_again(lambda: orchestrator.submit(body))
+        result = send_again(lambda: orchestrator.submit(body, intent_digest=sponsored_digest(request)))
     except (MaybeSentError, UnavailableError, ReplyError):
         return quote.quote_id
     if result.status == "FAILED":

@@ -20,6 +20,7 @@ from worker.execution.wire import explain, quote_request
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
 from worker.ledger.errors import LimitExceededError
+from worker.orchestrator.jwt_auth import sponsored_digest
 from worker.policies.base import CounterChange, Deny, Execution
 from worker.policies.evaluate import evaluate
 from worker.sessions import emissary
@@ -92,6 +93,7 @@ def _work(attempt: Attempt) -> None:
                 "enable": "1" if enable else "",
                 "digests": digests(explained.message),
                 "api_version": quote.version,
+                "intent_digest": sponsored_digest(request),
             },
         )
     except LimitExceededError as error:

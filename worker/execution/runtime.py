@@ -19,6 +19,7 @@ from worker.ledger.port import Ledger
 from worker.ledger.redis_ledger import RedisLedger
 from worker.orchestrator.alps import AlpsOrchestrator
 from worker.orchestrator.blanc import BlancOrchestrator
+from worker.orchestrator.jwt_auth import JwtSigner
 from worker.orchestrator.port import ApiVersion, Orchestrator
 from worker.sessions.registry import SessionRegistry
 
@@ -119,6 +120,7 @@ class Runtime:
             self.settings.orchestrator_url,
             api_key=self.settings.orchestrator_api_key.get_secret_value(),
             timeout_ms=self.settings.http_timeout_ms,
+            jwt=jwt_signer(self.settings),
         )
 
     @cached_property
@@ -136,6 +138,23 @@ class Runtime:
 def version_of(record: IntentRecord) -> ApiVersion:
     """The wire version of a record's quote; records from before there was a choice are alps."""
     return "2026-04.blanc" if record.fields.get("api_version") == "2026-04.blanc" else "2026-01.alps"
+
+
+def jwt_signer(settings: Settings) -> JwtSigner | None:
+    """Who signs our tokens for the orchestrator; None when an API key says who we are.
+
+    Raises:
+        InputError: a setting is missing or cannot be used.
+    """
+    if settings.orchestrator_auth == "api-key":
+        return None
+    return JwtSigner(
+        settings.orchestrator_jwt_key.get_secret_value(),
+        key_id=settings.orchestrator_jwt_key_id,
+        integrator_id=settings.orchestrator_jwt_integrator_id,
+        project_id=settings.orchestrator_jwt_project_id,
+        app_id=settings.orchestrator_jwt_app_id,
+    )
 
 
 def key_store(settings: Settings) -> KeyStore:

@@ -50,7 +50,11 @@ def _work(attempt: Attempt) -> None:
         return
     attempt.note(sent=MAYBE)
     try:
-        result = send_again(lambda: runtime.orchestrator_of(version_of(record)).submit(record.body))
+        result = send_again(
+            lambda: runtime.orchestrator_of(version_of(record)).submit(
+                record.body, intent_digest=record.fields.get("intent_digest", "")
+            )
+        )
     except (NeverSentError, RateLimitedError, AuthError) as error:
         # certainly not accepted, by this try: what is known goes back to what it was
         wait_ms = backoff_ms(record.attempts, error)

@@ -18,6 +18,7 @@ from worker.orchestrator.errors import (
     SimulationFailedError,
 )
 from worker.orchestrator.http import Reply
+from worker.orchestrator.jwt_auth import JwtSigner
 from worker.orchestrator.port import ApiVersion, IntentStatus, Quote, SubmitResult
 
 API_VERSION: ApiVersion = "2026-01.alps"
@@ -39,15 +40,16 @@ class AlpsOrchestrator(Client):
 
     Args:
         base_url: https, or http on loopback.
-        api_key: sent as ``x-api-key``.
+        api_key: sent as ``x-api-key``; not used with ``jwt``.
         timeout_ms: bound on one exchange.
+        jwt: signs tokens that are sent instead of the key.
 
     Raises:
         InputError: the URL or the key cannot be used; shows neither.
     """
 
-    def __init__(self, base_url: str, *, api_key: str, timeout_ms: int) -> None:
-        super().__init__(API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms)
+    def __init__(self, base_url: str, *, api_key: str, timeout_ms: int, jwt: JwtSigner | None = None) -> None:
+        super().__init__(API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms, jwt=jwt)
 
     def quote(self, request: Mapping[str, Any]) -> Quote:
         """POST /intents/route. Raises OrchestratorError subclasses."""
@@ -70,7 +72,7 @@ class AlpsOrchestrator(Client):
         except KeyError as error:
             raise self.unreadable(reply, f"the route has no {error.args[0]}") from None
 
-    def submit(self, body: str) -> SubmitResult:
+    def submit(self, body: str, *, intent_digest: str = "") -> SubmitResult:
         """POST /intent-operations, the body byte for byte. The id is ``""`` when the reply has none that can be used.
 
         Raises:
@@ -78,7 +80,7 @@ class AlpsOrchestrator(Client):
             MaybeSentError, UnavailableError, ReplyError: may have been accepted.
             Other OrchestratorError: refused.
         """
-        reply = self.exchange("POST", "/intent-operations", body)
+        reply = self.exchange("POST", "/intent-operations", body, intent_digest=intent_digest)
         _, value = self.object(reply, expect=201)
         result = value.get("result")
         if not isinstance(result, dict):
@@ -129,8 +131,8 @@ class AlpsOrchestrator(Client):
         if reply.status in (401, 403) or any(known in first for known in _AUTH):
             raise AuthError(
                 words,
-                field="SESSION_EXECUTOR_ORCHESTRATOR_API_KEY",
-                fix="set a key that may do this; for an emissary message install the module on the account",
+                field=self.auth_field,
+                fix=f"{self.auth_fix}; for an emissary message install the module on the account",
                 trace_id=trace,
             )
         if reply.status == 404:

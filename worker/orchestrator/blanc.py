@@ -21,6 +21,7 @@ from worker.orchestrator.errors import (
     UnavailableError,
 )
 from worker.orchestrator.http import Reply
+from worker.orchestrator.jwt_auth import JwtSigner
 from worker.orchestrator.port import ApiVersion, IntentStatus, Quote, SubmitResult
 
 API_VERSION: ApiVersion = "2026-04.blanc"
@@ -58,15 +59,16 @@ class BlancOrchestrator(Client):
 
     Args:
         base_url: https, or http on loopback.
-        api_key: sent as ``x-api-key``.
+        api_key: sent as ``x-api-key``; not used with ``jwt``.
         timeout_ms: bound on one exchange.
+        jwt: signs tokens that are sent instead of the key.
 
     Raises:
         InputError: the URL or the key cannot be used; shows neither.
     """
 
-    def __init__(self, base_url: str, *, api_key: str, timeout_ms: int) -> None:
-        super().__init__(API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms)
+    def __init__(self, base_url: str, *, api_key: str, timeout_ms: int, jwt: JwtSigner | None = None) -> None:
+        super().__init__(API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms, jwt=jwt)
 
     def quote(self, request: Mapping[str, Any]) -> Quote:
         """POST /quotes; the first route, which is the best. Raises OrchestratorError subclasses."""
@@ -100,7 +102,7 @@ class BlancOrchestrator(Client):
         except KeyError as error:
             raise self.unreadable(reply, f"routes[0] has no {error.args[0]}") from None
 
-    def submit(self, body: str) -> SubmitResult:
+    def submit(self, body: str, *, intent_digest: str = "") -> SubmitResult:
         """POST /intents, the body byte for byte. A failed simulation is an error in this version.
 
         Raises:
@@ -109,7 +111,7 @@ class BlancOrchestrator(Client):
                 names another intent.
             Other OrchestratorError: refused.
         """
-        reply = self.exchange("POST", "/intents", body)
+        reply = self.exchange("POST", "/intents", body, intent_digest=intent_digest)
         _, value = self.object(reply, expect=201)
         intent_id = usable_id(value.get("intentId"))
         if not intent_id or intent_id != _sent_id(body):
@@ -146,12 +148,7 @@ class BlancOrchestrator(Client):
                 words, status=reply.status, retry_after_ms=reply.retry_after_ms, trace_id=trace
             )
         if kind is AuthError:
-            raise AuthError(
-                words,
-                field="SESSION_EXECUTOR_ORCHESTRATOR_API_KEY",
-                fix="set a key that may do this",
-                trace_id=trace,
-            )
+            raise AuthError(words, field=self.auth_field, fix=self.auth_fix, trace_id=trace)
         if kind is SimulationFailedError:
             raise SimulationFailedError(
                 words, fix="see the trace id; a policy revert repeats", trace_id=trace

@@ -9,12 +9,17 @@ from worker.errors import InputError
 from worker.orchestrator import exact_json
 from worker.orchestrator.errors import RateLimitedError, ReplyError, RequestRefusedError, UnavailableError
 from worker.orchestrator.http import HttpClient, Reply, check_url
+from worker.orchestrator.jwt_auth import JwtAuth, JwtSigner
 from worker.orchestrator.port import ApiVersion
 
 #: Statuses below 500 by which a server or a gateway gives up on a request without judging it.
 _GAVE_UP = (408, 425)
 #: Printable ASCII without blanks: what an HTTP header carries unchanged.
 _HEADER_WORD = re.compile(r"[!-~]*")
+#: What stands in ``x-api-key`` when tokens say who we are.
+_JWT = "jwt"
+#: Three parts in base64url, the first of which is a JSON object: a token, were the service to repeat it to us.
+_TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
 _MAX_TEXT = 300
 _MAX_ID = 200
 
@@ -25,14 +30,25 @@ class Client:
     Args:
         version: sent as ``x-api-version``, always.
         base_url: https, or http on loopback.
-        api_key: sent as ``x-api-key``.
+        api_key: sent as ``x-api-key``; not used with ``jwt``.
         timeout_ms: bound on one exchange.
+        jwt: signs tokens that are sent instead of the key.
 
     Raises:
         InputError: the URL or the key cannot be used; shows neither.
     """
 
-    def __init__(self, version: ApiVersion, base_url: str, *, api_key: str, timeout_ms: int) -> None:
+    def __init__(
+        self,
+        version: ApiVersion,
+        base_url: str,
+        *,
+        api_key: str,
+        timeout_ms: int,
+        jwt: JwtSigner | None = None,
+    ) -> None:
+        if jwt is not None:
+            api_key = _JWT
         if not _HEADER_WORD.fullmatch(api_key):
             raise InputError(
                 "holds a blank, a line end or a character beyond ASCII",
@@ -40,7 +56,8 @@ class Client:
                 fix="copy the key again, without what surrounds it",
             )
         self._version: ApiVersion = version
-        self._api_key = api_key
+        self._api_key = "" if jwt is not None else api_key
+        self._jwt = jwt
         self._http = HttpClient(
             check_url(base_url, field="SESSION_EXECUTOR_ORCHESTRATOR_URL"),
             headers={
@@ -70,7 +87,19 @@ class Client:
             self.object(reply, expect=200)
         elif not self.has_envelope(reply):
             raise self.unreadable(reply, f"HTTP {reply.status} without the API's error envelope")
-        return f"answers with our key ({self._version})"
+        return f"answers with our {'key' if self._jwt is None else 'token'} ({self._version})"
+
+    @property
+    def auth_field(self) -> str:
+        """The setting that says who we are."""
+        return "SESSION_EXECUTOR_ORCHESTRATOR_" + ("API_KEY" if self._jwt is None else "JWT_KEY")
+
+    @property
+    def auth_fix(self) -> str:
+        """What to do when the service does not let us."""
+        if self._jwt is None:
+            return "set a key that may do this"
+        return "check the JWT_ settings against the dashboard, and the machine's clock"
 
     def close(self) -> None:
         """Close the connection pool."""
@@ -116,12 +145,28 @@ class Client:
         """Text of the service's as we may show it: one printable line, shortened, without our key."""
         if self._api_key:
             text = text.replace(self._api_key, "***")
+        text = _TOKEN.sub("***", text)
         line = "".join(letter if letter.isprintable() else " " for letter in text)
         return " ".join(line.split())[:_MAX_TEXT]
 
-    def exchange(self, method: Literal["GET", "POST"], path: str, body: str | None = None) -> Reply:
-        """One exchange. Raises NeverSentError, MaybeSentError."""
-        return self._http.request(method, path, body)
+    def exchange(
+        self,
+        method: Literal["GET", "POST"],
+        path: str,
+        body: str | None = None,
+        *,
+        intent_digest: str = "",
+    ) -> Reply:
+        """One exchange. Raises NeverSentError, MaybeSentError.
+
+        Args:
+            method: of the request.
+            path: below the base URL.
+            body: JSON text.
+            intent_digest: with JWTs, what may be sponsored; ``""`` if nothing.
+        """
+        auth = None if self._jwt is None else JwtAuth(self._jwt, intent_digest)
+        return self._http.request(method, path, body, auth)
 
     def has_envelope(self, reply: Reply) -> bool:
         """Whether an error reply carries this version's error envelope."""

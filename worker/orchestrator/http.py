@@ -155,8 +155,20 @@ class HttpClient:
             ),
         )
 
-    def request(self, method: Literal["GET", "POST"], path: str, body: str | None = None) -> Reply:
+    def request(
+        self,
+        method: Literal["GET", "POST"],
+        path: str,
+        body: str | None = None,
+        auth: httpx.Auth | None = None,
+    ) -> Reply:
         """One exchange.
+
+        Args:
+            method: of the request.
+            path: below the base URL.
+            body: text to send as UTF-8.
+            auth: adds headers as the request leaves.
 
         Raises:
             NeverSentError: nothing left this machine.
@@ -166,7 +178,7 @@ class HttpClient:
         failure: OrchestratorError
         try:
             with deadline(self._timeout_s):
-                return self._exchange(method, path, content)
+                return self._exchange(method, path, content, auth)
         except _NEVER_SENT as error:
             failure = NeverSentError(
                 f"cannot connect ({type(error).__name__})",
@@ -177,8 +189,8 @@ class HttpClient:
         # raised out here so that it carries no context: httpx's errors hold the request, and that the API key
         raise failure
 
-    def _exchange(self, method: str, path: str, content: bytes | None) -> Reply:
-        with self._client.stream(method, path, content=content) as response:
+    def _exchange(self, method: str, path: str, content: bytes | None, auth: httpx.Auth | None) -> Reply:
+        with self._client.stream(method, path, content=content, auth=auth) as response:
             chunks: list[bytes] = []
             size = 0
             for chunk in response.iter_bytes():

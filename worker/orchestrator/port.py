@@ -61,8 +61,8 @@ class Orchestrator(Protocol):
         """POST the quote request, in this version's shape."""
         ...
 
-    def submit(self, body: str) -> SubmitResult:
-        """POST the signed body, byte for byte."""
+    def submit(self, body: str, *, intent_digest: str = "") -> SubmitResult:
+        """POST the signed body, byte for byte; the digest of its quote request if that asked for sponsorship."""
         ...
 
     def status(self, intent_id: str) -> IntentStatus:
