@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from worker.intents.model import HistoryEntry, IntentRecord, TradeIntent
 from worker.intents.states import State
 from worker.ledger.errors import LedgerInconsistentError, LedgerInputError
+from worker.ledger.port import Charge, Usage
 from worker.policies.base import CounterChange
 
 MAX_UINT256 = 2**256 - 1
@@ -46,6 +47,7 @@ _OURS = frozenset(
         "created_ms",
         "updated_ms",
         "reservation",
+        "guard",
         "settled",
         "history",
         "fields",
@@ -54,6 +56,7 @@ _OURS = frozenset(
 )
 _FREE = "f:"
 _SESSION = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_USAGE = ("held", "hour", "day", "week")
 
 
 def storable(text: str) -> str:
@@ -121,6 +124,53 @@ def changes_json(changes: Sequence[CounterChange]) -> str:
             for change in changes
         ],
         separators=(",", ":"),
+    )
+
+
+def charges_json(charges: Sequence[Charge]) -> str:
+    """What the guardrails count as JSON whose numbers are all decimal strings; ``""`` for nothing.
+
+    Raises:
+        LedgerInputError: an amount or limit outside 0..2**256-1.
+    """
+    if not charges:
+        return ""
+    for charge in charges:
+        for value in (*charge.amounts.values(), *(cap.limit for cap in charge.caps)):
+            if type(value) is not int or not 0 <= value <= MAX_UINT256:
+                raise LedgerInputError(
+                    f"{value!r} is no uint256", field=f"guardrails of {charge.scope}", fix="pass 0..2**256-1"
+                )
+    return json.dumps(
+        [
+            {
+                "scope": storable(charge.scope),
+                "rulesField": storable(charge.rules_field),
+                "rulesSha": charge.rules_sha,
+                "amounts": {token: str(amount) for token, amount in charge.amounts.items()},
+                "caps": [
+                    {"window": cap.window, "token": cap.token, "limit": str(cap.limit)} for cap in charge.caps
+                ],
+                "cooldownMs": str(charge.cooldown_ms),
+                "maxInFlight": str(charge.max_in_flight),
+            }
+            for charge in charges
+        ],
+        separators=(",", ":"),
+    )
+
+
+def parse_usage(values: Mapping[str, str]) -> tuple[Usage, ...]:
+    """What the guard hash holds per scope and token."""
+    sums: dict[tuple[str, str], dict[str, int]] = {}
+    for field, value in values.items():
+        rest, _, name = field.rpartition("|")
+        scope, bar, token = rest.rpartition("|")
+        if bar and name in _USAGE:
+            sums.setdefault((scope, token), {})[name] = int(value)
+    return tuple(
+        Usage(scope, token, *(found.get(name, 0) for name in _USAGE))
+        for (scope, token), found in sorted(sums.items())
     )
 
 

@@ -5,19 +5,26 @@ InputError
 ├── IntentNotFoundError        no record has this id
 └── LedgerInputError           an argument cannot be stored
 ServiceError
+├── GuardrailsChangedError     an operator has changed the guardrails meanwhile; judge again
 ├── LedgerUnavailableError     Redis did not answer, or refused the command; ``maybe_done`` tells which
 └── LedgerInconsistentError    what Redis holds contradicts itself; nothing was written
 ExecutorError
 ├── FenceLostError             another attempt has the intent
 └── IllegalTransitionError     the table of states does not allow the move
 RefusedError
-└── LimitExceededError         a counter would pass its limit
+├── LimitExceededError         a counter would pass its limit
+└── GuardrailExceededError     a guardrail of our own that counts over time says no
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from worker.errors import ExecutorError, InputError, RefusedError, ServiceError
 from worker.policies.base import CounterChange
+
+if TYPE_CHECKING:
+    from worker.ledger.port import Charge
 
 
 class IdempotencyConflictError(InputError):
@@ -85,3 +92,29 @@ class LimitExceededError(RefusedError):
             field=change.policy,
             fix="wait for open intents to end, ask for less, or have the user approve a higher limit",
         )
+
+
+class GuardrailExceededError(RefusedError):
+    """A rolling cap, the cooldown or the number of trades in flight says no; nothing was reserved.
+
+    Attributes:
+        scope: ``session``, or ``strategy:<name>``.
+        kind: ``hour``, ``day``, ``week``, ``cooldown`` or ``in-flight``.
+        token: lower-case token address of a rolling cap, else ``""``.
+        limit: base units, milliseconds, or trades.
+        used: the same unit; of a cooldown what has passed of it.
+        amount: what the trade takes of the token, base units.
+    """
+
+    def __init__(self, charge: Charge, kind: str, *, token: str, limit: int, used: int) -> None:
+        self.scope = charge.scope
+        self.kind = kind
+        self.token = token
+        self.limit = limit
+        self.used = used
+        self.amount = charge.amounts.get(token, 0)
+        super().__init__(f"{limit} allowed, {used} used, this takes {self.amount}", field=kind)
+
+
+class GuardrailsChangedError(ServiceError):
+    """The guardrails by which a trade was judged are not those of now; nothing was reserved."""

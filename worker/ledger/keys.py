@@ -12,6 +12,10 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:{S}:all``                zset    every id, by creation time (unix ms)
 ``sx:{S}:counts``             hash    state -> number of records
 ``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``
+``sx:{S}:guard``              hash    what the guardrails have counted, see ``lua/guard.lua``
+``sx:{S}:flight``             zset    trades in flight, by their start (unix ms)
+``sx:{S}:spent``              zset    what trades of the last week took, by when they were settled (unix ms)
+``sx:{S}:session``            hash    the session and its guardrails, see ``worker/sessions/registry.py``
 ``sx:slots:{strategy}``       zset    fire times that are taken (unix seconds)
 ``sx:slots:{strategy}:floor`` string  newest fire time that was forgotten
 ``sx:pauses``                 hash    kill switches that are off, see ``pauses.py``
@@ -65,7 +69,7 @@ def history(intent_id: str) -> str:
 
 
 def of_session(digits: str, name: str) -> str:
-    """``open``, ``all``, ``counts`` or ``budget`` of a session."""
+    """``open``, ``all``, ``counts``, ``budget``, ``guard``, … of a session."""
     return f"sx:{{{digits}}}:{name}"
 
 

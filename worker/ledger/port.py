@@ -31,6 +31,57 @@ class Budget:
     reserved: int
 
 
+@dataclass(frozen=True, slots=True)
+class WindowCap:
+    """A rolling cap: at most ``limit`` base units of ``token`` within any ``window`` (hour, day or week)."""
+
+    window: str
+    token: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one trade takes in one scope of guardrails, and what the scope allows over time.
+
+    Attributes:
+        scope: ``session``, or ``strategy:<name>``.
+        rules_field: the field of the session's hash that holds the scope's guardrails.
+        rules_sha: SHA-1 (hex) of the text in it by which the trade was judged; another text by now is another judgement.
+        amounts: token -> base units.
+        caps: of the tokens in ``amounts``.
+        cooldown_ms: between the starts of two trades; 0: none.
+        max_in_flight: 0: any number.
+    """
+
+    scope: str
+    rules_field: str
+    rules_sha: str
+    amounts: Mapping[str, int]
+    caps: tuple[WindowCap, ...] = ()
+    cooldown_ms: int = 0
+    max_in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a scope's trades take of a token, base units.
+
+    Attributes:
+        scope: ``session``, or ``strategy:<name>``.
+        token: lower-case address, zero for the chain's own currency.
+        held: by trades that are in flight; counts in every window.
+        hour, day, week: by trades that were settled within the window.
+    """
+
+    scope: str
+    token: str
+    held: int
+    hour: int
+    day: int
+    week: int
+
+
 class Ledger(Protocol):
     """Every method is one atomic step (one Lua script) and raises ``worker/ledger/errors.py`` classes.
 
@@ -85,11 +136,13 @@ class Ledger(Protocol):
         now_ms: int,
         due_ms: int = 0,
         reserve: Sequence[CounterChange] = (),
+        charges: Sequence[Charge] = (),
         fields: Mapping[str, str] | None = None,
     ) -> None:
         """Compare-and-set of the state, with its history line, in one step with the budgets.
 
         - ``reserve``: every change must fit ``spent + reserved + amount <= limit`` or nothing at all happens.
+        - ``charges``: together with it, and likewise: what the guardrails count, one for each scope.
         - to COMPLETED the record's reservation becomes spend; to any other final state, and back to QUEUED, it is
           released.
         - ``due_ms``: when to look again (ignored for final states, which leave the open index). The lease ends.
@@ -99,6 +152,8 @@ class Ledger(Protocol):
             FenceLostError: another attempt has the intent.
             IllegalTransitionError: not in ``from_state``, or the table does not allow it.
             LimitExceededError: names the counter, limit, spent, reserved and asked amount.
+            GuardrailExceededError: names the scope, the guardrail, and its numbers.
+            GuardrailsChangedError: the scope's guardrails are not those of the charge any more.
         """
         ...
 
@@ -114,6 +169,14 @@ class Ledger(Protocol):
         """
         ...
 
+    def approve(self, intent_id: str, *, who: str, why: str, now_ms: int) -> IntentRecord:
+        """Confirm an intent that waits for it (QUEUED with attention AWAITING_APPROVAL); it is due at once.
+
+        Raises:
+            IllegalTransitionError: it does not wait for an approval.
+        """
+        ...
+
     def take_due(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
         """Open records whose due time has passed.
 
@@ -124,6 +187,10 @@ class Ledger(Protocol):
 
     def budgets(self, session_id: str) -> Sequence[Budget]:
         """The session's counters."""
+        ...
+
+    def usage(self, session_id: str, *, now_ms: int) -> Sequence[Usage]:
+        """What the guardrails have counted, per scope and token; they outlive any re-import of the session."""
         ...
 
     def claim_slot(self, strategy: str, fire_s: int, *, intent_id: str = "") -> bool:

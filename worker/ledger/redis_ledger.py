@@ -16,6 +16,8 @@ from worker.intents.states import FINAL, State
 from worker.ledger import codec, connection, keys
 from worker.ledger.errors import (
     FenceLostError,
+    GuardrailExceededError,
+    GuardrailsChangedError,
     IdempotencyConflictError,
     IllegalTransitionError,
     IntentNotFoundError,
@@ -23,7 +25,7 @@ from worker.ledger.errors import (
     LedgerInputError,
     LimitExceededError,
 )
-from worker.ledger.port import Budget, Enqueued
+from worker.ledger.port import Budget, Charge, Enqueued, Usage
 from worker.ledger.scripts import script
 from worker.policies.base import CounterChange
 
@@ -36,6 +38,9 @@ _SLOTS_KEPT = 10_080
 #: What an operator needs to see is never longer than this, and an orchestrator's error page may be.
 _MAX_WHY = 2_000
 _MAX_IDEMPOTENCY_KEY = 200
+
+AWAITING_APPROVAL = "AWAITING_APPROVAL"
+"""Attention code of an intent that is above a guardrail's threshold and waits for an operator."""
 
 
 class RedisLedger:
@@ -204,6 +209,7 @@ class RedisLedger:
         now_ms: int,
         due_ms: int = 0,
         reserve: Sequence[CounterChange] = (),
+        charges: Sequence[Charge] = (),
         fields: Mapping[str, str] | None = None,
     ) -> None:
         """Compare-and-set of the state in one step with budgets, due time and history. See ``Ledger.transition``.
@@ -214,6 +220,7 @@ class RedisLedger:
 
         Raises:
             FenceLostError, IllegalTransitionError, LimitExceededError, IntentNotFoundError, LedgerInputError
+            GuardrailExceededError, GuardrailsChangedError
             LedgerUnavailableError: ``maybe_done`` tells whether it may have happened.
         """
         digits = keys.digits_of_intent(intent_id)
@@ -227,6 +234,8 @@ class RedisLedger:
                 keys.of_session(digits, "open"),
                 keys.of_session(digits, "counts"),
                 keys.of_session(digits, "budget"),
+                *_guard_keys(digits),
+                keys.of_session(digits, "session"),
             ),
             (
                 intent_id,
@@ -238,6 +247,7 @@ class RedisLedger:
                 now_ms,
                 due_ms or now_ms,
                 codec.changes_json(reserve),
+                codec.charges_json(charges),
                 *codec.field_pairs(stored),
             ),
         )
@@ -247,6 +257,17 @@ class RedisLedger:
             case "limit":
                 change = reserve[int(reply[1]) - 1]
                 raise LimitExceededError(change, spent=int(reply[2]), reserved=int(reply[3]))
+            case "guard" if reply[2] == "changed":
+                raise GuardrailsChangedError(
+                    "have changed since it was judged",
+                    field=f"guardrails of {charges[int(reply[1]) - 1].scope}",
+                    fix="it is judged again",
+                )
+            case "guard":
+                charge = charges[int(reply[1]) - 1]
+                raise GuardrailExceededError(
+                    charge, reply[2], token=reply[3], limit=int(reply[4]), used=int(reply[5])
+                )
             case "illegal":
                 raise IllegalTransitionError(
                     f"cannot go from {from_state} to {to_state}{' with a reservation' if reserve else ''}: "
@@ -279,6 +300,7 @@ class RedisLedger:
                 keys.of_session(digits, "open"),
                 keys.of_session(digits, "counts"),
                 keys.of_session(digits, "budget"),
+                *_guard_keys(digits),
             ),
             (intent_id, codec.storable(who), codec.storable(why)[:_MAX_WHY], now_ms),
         )
@@ -290,6 +312,29 @@ class RedisLedger:
                 f"is {state} and cannot be canceled any more",
                 field=intent_id,
                 fix="nothing to do" if state in FINAL else "what is signed may execute: wait for its end",
+            )
+        return codec.parse_record(intent_id, _pairs(reply[1]))
+
+    def approve(self, intent_id: str, *, who: str, why: str, now_ms: int) -> IntentRecord:
+        """Confirm an intent that waits for an operator. See ``Ledger.approve``.
+
+        Raises:
+            IllegalTransitionError: it does not wait for an approval.
+            IntentNotFoundError, LedgerUnavailableError
+        """
+        digits = keys.digits_of_intent(intent_id)
+        reply = self._run(
+            "approve",
+            (keys.intent(intent_id), keys.history(intent_id), keys.of_session(digits, "open")),
+            (intent_id, codec.storable(who), codec.storable(why)[:_MAX_WHY], now_ms, AWAITING_APPROVAL),
+        )
+        if reply[0] == "missing":
+            raise _not_found(intent_id)
+        if reply[0] == "illegal":
+            raise IllegalTransitionError(
+                f"is {reply[1]}{f' ({reply[2]})' if reply[2] else ''} and waits for no approval",
+                field=intent_id,
+                fix="see `session-executor intents list --awaiting`",
             )
         return codec.parse_record(intent_id, _pairs(reply[1]))
 
@@ -350,6 +395,15 @@ class RedisLedger:
             )
             for counter in counters
         ]
+
+    def usage(self, session_id: str, *, now_ms: int) -> Sequence[Usage]:
+        """What the guardrails have counted, by scope and token. See ``Ledger.usage``.
+
+        Raises:
+            LedgerInputError, LedgerUnavailableError, LedgerInconsistentError
+        """
+        digits = keys.digits_of_session(session_id)
+        return codec.parse_usage(_pairs(self._run("usage", _guard_keys(digits), (now_ms,))))
 
     def counts(self) -> Mapping[State, int]:
         """How many records are in each state, all sessions together.
@@ -422,6 +476,14 @@ class RedisLedger:
             except LedgerInconsistentError as error:
                 # One broken record must not hide the others from the pollers; `get` raises it.
                 log.error("record_unreadable", intent_id=intent_id, reason=str(error))  # noqa: TRY400
+
+
+def _guard_keys(digits: str) -> tuple[str, str, str]:
+    return (
+        keys.of_session(digits, "guard"),
+        keys.of_session(digits, "flight"),
+        keys.of_session(digits, "spent"),
+    )
 
 
 def _implied_fields(to_state: State, why: str) -> dict[str, str]:

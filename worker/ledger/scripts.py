@@ -14,8 +14,10 @@ _INCLUDES = {
     "enqueue": ("record",),
     "claim": (),
     "store": (),
-    "transition": ("bigint", "budget", "record"),
-    "cancel": ("bigint", "budget", "record"),
+    "transition": ("bigint", "budget", "guard", "record"),
+    "cancel": ("bigint", "budget", "guard", "record"),
+    "approve": ("record",),
+    "usage": ("bigint", "budget", "guard"),
     "take_due": (),
     "claim_slot": (),
 }

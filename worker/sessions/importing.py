@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -11,6 +11,7 @@ from typing import NoReturn
 from eth_abi.exceptions import EncodingError
 
 from worker.policies.evaluate import PolicyTable
+from worker.policies.guardrails import SESSION_SCOPE, STRATEGY_SCOPE, ScopeRules
 from worker.sessions.chains import chain_of
 from worker.sessions.encoding import (
     AnySession,
@@ -65,6 +66,7 @@ class RegisteredSession:
         expires_s: unix second at which the last of its actions ends, exclusive; 0 if one never ends.
         file: the file that it came from, completed with what was computed.
         paused: whether an operator has stopped it.
+        rules: scope -> guardrails of our own, of the session itself and of strategies that trade with it.
     """
 
     session_id: str
@@ -86,6 +88,16 @@ class RegisteredSession:
     file: AnySessionFile = field(repr=False)
     quoters: tuple[str, ...] | None = None
     paused: bool = False
+    rules: Mapping[str, ScopeRules] = field(default_factory=dict[str, ScopeRules], repr=False)
+
+    def rules_of(self, source: str) -> tuple[ScopeRules, ...]:
+        """The guardrails that hold for an intent: the session's, and its strategy's if it comes from one.
+
+        Args:
+            source: the intent's ``source``.
+        """
+        scopes = [SESSION_SCOPE, *([source] if source.startswith(STRATEGY_SCOPE) else [])]
+        return tuple(self.rules.get(scope, ScopeRules(scope)) for scope in scopes)
 
     @property
     def actions(self) -> tuple[Action, ...]:

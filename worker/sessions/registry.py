@@ -2,7 +2,8 @@
 
 ============================  ======  ==================================================
 ``sx:sessions``               set     the sessions' 16 hex digits (shared with the ledger)
-``sx:{S}:session``            hash    ``file`` (JSON), ``sha256`` of it, ``fingerprint``, ``paused`` (0 or 1)
+``sx:{S}:session``            hash    ``file`` (JSON), ``sha256`` of it, ``fingerprint``, ``paused`` (0 or 1);
+                                      ``guardrails`` and ``guardrails:strategy:<name>``, JSON
 ============================  ======  ==================================================
 
 Nothing derived is stored to be believed: a session is computed from its file each time, and must then be the one that
@@ -22,6 +23,8 @@ from typing import Any, cast
 
 import redis
 
+from worker.json_depth import check_depth
+from worker.policies.guardrails import RULES_FIELD, SESSION_SCOPE, Guardrails, ScopeRules
 from worker.sessions.errors import (
     SessionConflictError,
     SessionCorruptError,
@@ -35,6 +38,7 @@ from worker.sessions.importing import RegisteredSession, recompute, session_id
 __all__ = ["SessionRegistry", "session_id"]
 
 SESSIONS = "sx:sessions"
+_NO_GUARDRAILS = Guardrails()
 
 _SESSION = re.compile(r"ses_([0-9a-f]{16})", re.ASCII)
 
@@ -54,13 +58,16 @@ class SessionRegistry:
     def __repr__(self) -> str:
         return f"<SessionRegistry at {self._where}>"
 
-    def put(self, session: RegisteredSession, *, renew: bool = False) -> bool:
+    def put(
+        self, session: RegisteredSession, *, renew: bool = False, guardrails: Guardrails = _NO_GUARDRAILS
+    ) -> bool:
         """Register a session that ``importing.verify`` accepted. May always be repeated.
 
         Args:
             session: the session.
             renew: let it replace the approval (enableData, nonce, setupOps) of the same session, registered before;
-                what the session may do is the same then. It stays paused if it was.
+                what the session may do is the same then. It stays paused if it was, and keeps its guardrails.
+            guardrails: what a session that is new is held to, from its first moment on.
 
         Returns:
             Whether anything was written; False when it is registered just so already.
@@ -82,6 +89,7 @@ class SessionRegistry:
                 _sha256(text),
                 session.fingerprint().hex(),
                 "1" if renew else "0",
+                guardrails.text(),
             )
         if outcome == "conflict":
             raise self._conflict(session)
@@ -177,6 +185,31 @@ class SessionRegistry:
         if not done:
             raise _not_found(session)
 
+    def set_guardrails(self, session: str, new: Guardrails, *, replaces: ScopeRules) -> None:
+        """Replace the guardrails of one scope. What was counted under the old ones stays counted.
+
+        Args:
+            session: ``ses_`` and 16 hex digits.
+            new: what holds from now on; empty takes them away.
+            replaces: as they were read; names the scope.
+
+        Raises:
+            SessionConflictError: somebody else has changed them meanwhile.
+            SessionNotFoundError: none is registered under the id.
+            SessionStoreUnavailableError: Redis did not answer.
+        """
+        key = _key(_digits(session))
+        with self._named_errors(session):
+            outcome = self._run("set_guardrails", key, replaces.field_name, replaces.text, new.text())
+        if outcome == "missing":
+            raise _not_found(session)
+        if outcome == "changed":
+            raise SessionConflictError(
+                "were changed by somebody else meanwhile",
+                field=f"guardrails of {replaces.scope}",
+                fix=f"look at `session-executor sessions guardrails show {session}`, then set them again",
+            )
+
     def _conflict(self, session: RegisteredSession) -> SessionConflictError:
         permission = f"0x{session.permission_id.hex()}"
         if not session.restricted:
@@ -248,7 +281,27 @@ def _restore(name: str, stored: Mapping[str, str]) -> RegisteredSession:
         raise _corrupt(name, f"its file gives the id {session.session_id}")
     if session.fingerprint().hex() != stored["fingerprint"]:
         raise _corrupt(name, "its file gives another session than the one that was registered")
-    return replace(session, paused=stored["paused"] == "1")
+    return replace(session, paused=stored["paused"] == "1", rules=_rules(name, stored))
+
+
+def _rules(name: str, stored: Mapping[str, str]) -> dict[str, ScopeRules]:
+    """The guardrails by scope. What cannot be read stops the session: somebody meant something by it."""
+    found: dict[str, ScopeRules] = {}
+    for field, text in stored.items():
+        own, _, scope = field.partition(":")
+        if own != RULES_FIELD:
+            continue
+        try:
+            check_depth(text)
+            rules = ScopeRules(scope or SESSION_SCOPE, text, Guardrails.of_text(text))
+        except ValueError as error:
+            raise SessionCorruptError(
+                f"{name} must not be used: its {field} cannot be read",
+                field="session",
+                fix=f"delete the field {field} of {_key(_digits(name))} in Redis and set them again",
+            ) from error
+        found[rules.scope] = rules
+    return found
 
 
 def _corrupt(name: str, why: str) -> SessionCorruptError:

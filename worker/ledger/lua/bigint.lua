@@ -14,10 +14,10 @@ local function big_is_valid(text)
     and (text == '0' or string.find(text, '^[1-9][0-9]*$') ~= nil)
 end
 
--- Text to limbs. Anything else than what big_is_valid accepts stops the script; callers parse before they write.
-local function big_parse(text)
-  if not big_is_valid(text) then
-    error('SX_INCONSISTENT not an amount: ' .. string.sub(tostring(text), 1, 90))
+-- Text to limbs, of any length: a sum of amounts that no limit holds may be beyond 2^256-1.
+local function big_parse_sum(text)
+  if type(text) ~= 'string' or not string.find(text, '^[0-9]+$') then
+    error('SX_INCONSISTENT not a sum: ' .. string.sub(tostring(text), 1, 90))
   end
   local limbs = {}
   local last = #text
@@ -27,6 +27,14 @@ local function big_parse(text)
     last = first - 1
   end
   return limbs
+end
+
+-- Text to limbs. Anything else than what big_is_valid accepts stops the script; callers parse before they write.
+local function big_parse(text)
+  if not big_is_valid(text) then
+    error('SX_INCONSISTENT not an amount: ' .. string.sub(tostring(text), 1, 90))
+  end
+  return big_parse_sum(text)
 end
 
 -- Limbs to text; the inverse of big_parse.

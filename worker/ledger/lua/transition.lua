@@ -1,13 +1,13 @@
 -- Compare-and-set of a record's state together with its budgets, its due time and its history.
 --
--- KEYS  intent, history, open, counts, budget
+-- KEYS  intent, history, open, counts, budget, guard, flight, spent, session
 -- ARGV  id, fence, from state, to state, who, why, now ms, due ms, changes to reserve (JSON, '' = none),
---       then name, value, name, value, ... of the fields to store
+--       what the guardrails count (JSON, '' = nothing), then name, value, name, value, ... of the fields to store
 -- Returns {'ok'}, {'missing'}, {'fence', current fence, state}, {'illegal', state}, {'held'} (it has a reservation
--- already) or {'limit', index of the change, spent, reserved}.
+-- already), {'limit', index of the change, spent, reserved} or {'guard', index of the scope, kind, token, limit, used}.
 
 local from_state, to_state = ARGV[3], ARGV[4]
-local now = redis.call('HMGET', KEYS[1], 'state', 'fence', 'reservation')
+local now = redis.call('HMGET', KEYS[1], 'state', 'fence', 'reservation', 'guard')
 if not now[1] then
   return { 'missing' }
 end
@@ -20,26 +20,42 @@ end
 
 -- Everything is decided before anything is written.
 local plan = {}
-local held = now[3] or ''
+local guard = nil
+local held, guarded = now[3] or '', now[4] or ''
 local lets_go = FINAL[to_state] or to_state == 'QUEUED'
-if ARGV[9] ~= '' then
+if ARGV[9] ~= '' or ARGV[10] ~= '' then
   if lets_go then
     return { 'illegal', now[1] }
   end
-  if held ~= '' then
+  if held ~= '' or guarded ~= '' then
     return { 'held' }
   end
   local broken = plan_reserve(plan, KEYS[5], changes_of(ARGV[9]))
   if broken then
     return { 'limit', broken[1], broken[2], broken[3] }
   end
+  if ARGV[10] ~= '' then
+    guard = guard_plan(KEYS[6], KEYS[7], KEYS[8], ARGV[7])
+    local stopped = guard_hold(guard, KEYS[9], ARGV[1], cjson.decode(ARGV[10]))
+    if stopped then
+      return { 'guard', unpack(stopped) }
+    end
+  end
 elseif lets_go then
   plan_release(plan, KEYS[5], changes_of(held), to_state == 'COMPLETED')
+  if guarded ~= '' then
+    guard = guard_plan(KEYS[6], KEYS[7], KEYS[8], ARGV[7])
+    guard_end(guard, ARGV[1], cjson.decode(guarded), to_state == 'COMPLETED')
+  end
 end
 
 redis.call('HSET', KEYS[1], 'state', to_state, 'updated_ms', ARGV[7], 'lease_until_ms', '0', 'lease_who', '',
   'deaths', '0')
 plan_apply(plan)
+if guard then
+  guard_apply(guard)
+  redis.call('HSET', KEYS[1], 'guard', ARGV[10])
+end
 if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[1], 'reservation', ARGV[9])
 elseif lets_go and held ~= '' then
@@ -53,7 +69,7 @@ if from_state == 'DEAD' then
   -- A replay starts afresh, or it would be dead again at its first claim.
   redis.call('HSET', KEYS[1], 'attempts', '0')
 end
-for index = 10, #ARGV, 2 do
+for index = 11, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
 end
 if FINAL[to_state] then
