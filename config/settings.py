@@ -57,11 +57,31 @@ class Settings(BaseSettings):
         None, description="File (mode 0600) that holds the passphrase instead."
     )
     vault_addr: str = Field("http://127.0.0.1:8200", description="Vault address.")
+    vault_redirect_hosts: str = Field(
+        "", description="host:port, comma-separated, that Vault may redirect to; others get no token."
+    )
+    vault_ca_file: Path | None = Field(None, description="PEM of the CAs of Vault's certificate.")
+    vault_client_cert_file: Path | None = Field(None, description="PEM of our own certificate for Vault.")
+    vault_client_key_file: Path | None = Field(None, description="PEM (mode 0600) of its private key.")
     vault_namespace: str = Field("", description="Vault namespace, if any.")
+    vault_auth: Literal["auto", "token", "approle", "kubernetes", "cert"] = Field(
+        "auto", description="How to log in; auto: an AppRole if vault_role_id is set, else a token."
+    )
+    vault_auth_mount: str = Field(
+        "", description="Where the auth method is enabled; its usual place if empty."
+    )
+    vault_auth_role: str = Field("", description="Role of the Kubernetes or certificate auth.")
+    vault_jwt_file: Path = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount/token"), description="Kubernetes auth."
+    )
     vault_token: SecretStr | None = Field(None, description="Token auth.")
     vault_role_id: str = Field("", description="AppRole auth.")
     vault_secret_id: SecretStr | None = Field(None, description="AppRole auth.")
-    vault_mount: str = Field("secret", description="KV v2 mount.")
+    vault_wrapped_secret_id: SecretStr | None = Field(
+        None, description="AppRole auth: the wrapping token of a secret id instead of the secret id."
+    )
+    vault_mount: str = Field("secret", description="KV mount.")
+    vault_kv_version: Literal["1", "2"] = Field("2", description="Version of the KV mount.")
     vault_prefix: str = Field("session-keys", description="Path of the keys below the mount.")
     vault_timeout_s: float = Field(5.0, description="Bound on one Vault request.", gt=0)
 

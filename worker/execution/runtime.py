@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from config.settings import Settings
 from worker.intents.model import IntentRecord
+from worker.keys.errors import KeyStoreSetupError
 from worker.keys.port import KeyStore
 from worker.ledger.connection import connect, safe_url
 from worker.ledger.health import require_safe_url
@@ -25,6 +26,7 @@ from worker.sessions.registry import SessionRegistry
 
 if TYPE_CHECKING:
     from worker.chain.reader import ChainReader
+    from worker.keys.vault_auth import Auth
 
 # What an enqueuer does not need is imported where it is used: web3 and the key stores take a second to load, and
 # `intents submit` has to answer within five, Redis's timeout included. Workers load all of it before they fork.
@@ -164,7 +166,7 @@ def key_store(settings: Settings) -> KeyStore:
         KeyStoreSetupError: they do not fit together.
     """
     from worker.keys.keystore import KeystoreFiles, passphrase_provider  # noqa: PLC0415
-    from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore  # noqa: PLC0415
+    from worker.keys.vault import Tls, VaultKeyStore  # noqa: PLC0415
 
     if settings.key_store == "keystore":
         passphrase = settings.keystore_passphrase
@@ -175,18 +177,45 @@ def key_store(settings: Settings) -> KeyStore:
                 settings.keystore_passphrase_file,
             ),
         )
-    secret_id = settings.vault_secret_id
-    token = settings.vault_token
-    auth = (
-        AppRoleAuth(settings.vault_role_id, secret_id.get_secret_value() if secret_id is not None else "")
-        if settings.vault_role_id
-        else TokenAuth(token.get_secret_value() if token is not None else "")
-    )
     return VaultKeyStore(
         settings.vault_addr,
         settings.vault_namespace,
-        auth,
+        _vault_auth(settings),
         mount=settings.vault_mount,
         prefix=settings.vault_prefix,
         timeout_s=settings.vault_timeout_s,
+        kv_version=1 if settings.vault_kv_version == "1" else 2,
+        tls=Tls(settings.vault_ca_file, settings.vault_client_cert_file, settings.vault_client_key_file),
+        redirect_hosts=settings.vault_redirect_hosts.split(","),
     )
+
+
+def _vault_auth(settings: Settings) -> Auth:
+    """How to log in to Vault.
+
+    Raises:
+        KeyStoreSetupError: a secret id is given both plain and wrapped.
+    """
+    from worker.keys.vault_auth import AppRoleAuth, CertAuth, KubernetesAuth, TokenAuth  # noqa: PLC0415
+
+    method, mount = settings.vault_auth, settings.vault_auth_mount
+    if method == "auto":
+        method = "approle" if settings.vault_role_id else "token"
+    if method == "approle":
+        plain, wrapped = settings.vault_secret_id, settings.vault_wrapped_secret_id
+        if plain is not None and wrapped is not None:
+            raise KeyStoreSetupError(
+                "is set beside vault_wrapped_secret_id", field="vault_secret_id", fix="unset one of them"
+            )
+        secret_id = wrapped or plain
+        return AppRoleAuth(
+            settings.vault_role_id,
+            secret_id.get_secret_value() if secret_id is not None else "",
+            mount or "approle",
+            wrapped=wrapped is not None,
+        )
+    if method == "kubernetes":
+        return KubernetesAuth(settings.vault_auth_role, settings.vault_jwt_file, mount or "kubernetes")
+    if method == "cert":
+        return CertAuth(settings.vault_auth_role, mount or "cert")
+    return TokenAuth(settings.vault_token.get_secret_value() if settings.vault_token is not None else "")

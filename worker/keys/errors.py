@@ -7,7 +7,8 @@ KeyStoreError(ServiceError)          the store cannot give what was asked
 ├── KeyFormatError                   what is stored is no private key
 ├── KeyStoreSetupError               the settings do not fit the store (mount, path, file mode, no credentials)
 ├── KeyStoreDeniedError              the store knows us and says no (policy, role, passphrase)
-│   └── KeyStoreTokenExpiredError    our token has run out or was revoked
+│   ├── KeyStoreTokenExpiredError    our token has run out or was revoked
+│   └── KeyStoreWrappingError        a wrapped secret id was unwrapped before us: possible theft
 └── KeyStoreUnavailableError         sealed, down, timed out or 5xx: may be tried again later
     └── KeyStoreRateLimitedError     429; ``retry_after_s`` says when, if the store said
 KeyAddressError(InputError)          the caller's address is no address
@@ -51,6 +52,10 @@ class KeyStoreDeniedError(KeyStoreError):
 
 class KeyStoreTokenExpiredError(KeyStoreDeniedError):
     """The token ran out or was revoked; not a matter of policy."""
+
+
+class KeyStoreWrappingError(KeyStoreDeniedError):
+    """The wrapping token of our secret id was used before, or is not the AppRole's own: somebody else may hold it."""
 
 
 class KeyStoreUnavailableError(KeyStoreError):

@@ -1,9 +1,10 @@
-"""Session keys in Vault's KV version 2.
+"""Session keys in Vault's KV version 2 (or, where that is what there is, version 1).
 
 A key lives at ``<mount>/data/<prefix>/<address>`` as ``{"private_key": "0x…", "address": "0x…"}``; what may be known
 of it (address, created, label) is custom metadata of the same path. One path per address and check-and-set 0 on
 writing mean that no key is ever overwritten; the latest version alone is read, so a deleted key is not replaced by
-an older one.
+an older one. KV v1 has neither ``data/`` nor versions nor metadata: there the policy alone (create without update) keeps
+a key from being overwritten, and only addresses can be listed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -34,10 +35,14 @@ from worker.keys.errors import (
     KeyStoreSetupError,
     KeyStoreTokenExpiredError,
     KeyStoreUnavailableError,
+    KeyStoreWrappingError,
 )
 from worker.keys.port import KeyInfo, SecretKey
 from worker.keys.secp256k1 import checked_label, generate, parse_address, secret_from_text
-from worker.keys.vault_http import VaultHttp, VaultReplyError
+from worker.keys.vault_auth import AppRoleAuth, Auth, CertAuth, KubernetesAuth, Login, TokenAuth
+from worker.keys.vault_http import KvVersion, Tls, VaultHttp, VaultReplyError
+
+__all__ = ["AppRoleAuth", "CertAuth", "KubernetesAuth", "Tls", "TokenAuth", "VaultKeyStore"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -62,22 +67,6 @@ _NOBODY = f"0x{'0' * 40}"
 _SEALED = "Vault is sealed"
 _TRANSIENT_STATUS = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenAuth:
-    """A token handed out by an operator."""
-
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AppRoleAuth:
-    """An AppRole; ``mount`` is where the auth method is enabled."""
-
-    role_id: str
-    secret_id: str = field(repr=False)
-    mount: str = "approle"
 
 
 @dataclass(slots=True)
@@ -117,17 +106,20 @@ class _RetryableError(Exception):
 
 
 class VaultKeyStore:
-    """The ``KeyStore`` port on Vault KV v2.
+    """The ``KeyStore`` port on Vault KV.
 
     Nothing is contacted before the first use, and each process makes its own client (Celery forks).
 
     Args:
         addr: ``http(s)://host:port`` of Vault.
         namespace: sent as ``X-Vault-Namespace`` with every request, logins included; empty for none.
-        auth: a token or an AppRole.
-        mount: the KV v2 mount, e.g. ``secret`` or ``team/kv``.
+        auth: how to log in.
+        mount: the KV mount, e.g. ``secret`` or ``team/kv``.
         prefix: path of the keys below the mount, without ``data/``.
-        timeout_s: bound on connecting and on each read of one request.
+        timeout_s: bound on one request; an operation with all its tries may take ``DEADLINE_TIMEOUTS`` of it.
+        kv_version: of the mount.
+        tls: CA and client certificate.
+        redirect_hosts: ``host:port`` of places that Vault may redirect to; the token goes there. Others get nothing.
 
     Raises:
         KeyStoreSetupError: a setting that cannot work.
@@ -137,23 +129,53 @@ class VaultKeyStore:
         self,
         addr: str,
         namespace: str,
-        auth: TokenAuth | AppRoleAuth,
+        auth: Auth,
         *,
         mount: str = "secret",
         prefix: str = "session-keys",
         timeout_s: float = 5.0,
+        kv_version: KvVersion = 2,
+        tls: Tls | None = None,
+        redirect_hosts: Iterable[str] = (),
     ) -> None:
         self._addr = _checked_addr(addr)
         self._namespace = namespace.strip("/")
-        self._auth = _checked_auth(auth)
+        self._login_by = Login(auth)
         self._mount = mount.strip("/")
         self._prefix = prefix.strip("/")
         self._timeout_s = timeout_s
+        self._kv_version: KvVersion = kv_version
+        self._tls = tls or Tls()
+        self._redirect_hosts = frozenset(host.strip().lower() for host in redirect_hosts if host.strip())
         self._connection: _Connection | None = None
-        _check_path(self._mount, self._prefix)
+        _check_path(self._mount, self._prefix, kv_version)
+        if isinstance(auth, CertAuth) and (self._tls.cert_file is None or not self._addr.startswith("https")):
+            raise KeyStoreSetupError(
+                "the login by certificate needs one, and https",
+                field="vault_client_cert_file",
+                fix="set vault_client_cert_file, vault_client_key_file and an https address",
+            )
 
     def __repr__(self) -> str:
-        return f"<VaultKeyStore {self._addr} {self._mount}/data/{self._prefix}>"
+        return f"<VaultKeyStore {self._addr} {self._folder('data')}>"
+
+    def unwrap(self) -> None:
+        """Take a wrapped secret id out of its wrapping token; nothing to do otherwise.
+
+        A program that forks calls it before: the token can be used once, and children inherit what was in it. No
+        connection is left open for them.
+
+        Raises:
+            KeyStoreWrappingError: the token was used before, or is not the AppRole's own.
+            KeyStoreError: as for ``get``.
+        """
+        if not self._login_by.must_unwrap:
+            return
+        connection = self._connect()
+        with connection.lock:
+            self._unwrap(connection, time.monotonic() + self._timeout_s * DEADLINE_TIMEOUTS)
+            connection.client.close()
+            self._connection = None
 
     # ------------------------------------------------------------------ the port
 
@@ -177,6 +199,10 @@ class VaultKeyStore:
         finally:
             key.wipe()
         created = int(time.time())
+        if self._kv_version == 1:
+            if label:
+                log.warning("key_metadata_not_written", address=key.address, reason="KV version 1 has none")
+            return KeyInfo(key.address, created, version)
         metadata = {"address": key.address, "created": str(created), "label": label}
         try:
             self._call(
@@ -212,7 +238,7 @@ class VaultKeyStore:
             return
         for name in sorted(str(name) for name in cast(list[Any], names or [])):
             if re.fullmatch(r"0x[0-9a-f]{40}", name):
-                info = self._info(name)
+                info = self._info(name) if self._kv_version == 2 else KeyInfo(name, 0)
                 if info is not None:
                     yield info
 
@@ -225,7 +251,7 @@ class VaultKeyStore:
         Raises:
             KeyStoreUnavailableError: unreachable, sealed, not initialised.
             KeyStoreTokenExpiredError, KeyStoreDeniedError: the credentials.
-            KeyStoreSetupError: mount missing or not KV v2.
+            KeyStoreSetupError: mount missing, or not of the KV version that is set.
         """
         version = self._health()
         life = self._token_life()
@@ -235,13 +261,13 @@ class VaultKeyStore:
         self._prove_mount(rights)
         if not {"read", "create", "root"} & set(rights):
             raise KeyStoreDeniedError(
-                f"the token may neither read nor create keys at {self._mount}/data/{self._prefix}/",
+                f"the token may neither read nor create keys at {self._folder('data')}/",
                 field="vault",
                 fix="give its role the policy config/vault/signer.hcl (worker) or operator.hcl (operator)",
             )
         warning = "" if self._is_private() else ", PLAIN HTTP: token and keys travel unencrypted, use https"
         return (
-            f"Vault {version} at {self._addr}, keys at {self._mount}/data/{self._prefix}/ (KV v2), "
+            f"Vault {version} at {self._addr}, keys at {self._folder('data')}/ (KV v{self._kv_version}), "
             f"token {life}, may {', '.join(rights)}{warning}"
         )
 
@@ -348,7 +374,7 @@ class VaultKeyStore:
     # ------------------------------------------------------------------ one operation
 
     def _call(self, address: str, operation: Callable[[VaultHttp], T]) -> T:
-        """Run ``operation`` with a live token, bounded retries and, for an AppRole, one new login on 403."""
+        """Run ``operation`` with a live token, bounded retries and, where that is possible, one new login on 403."""
         deadline = time.monotonic() + self._timeout_s * DEADLINE_TIMEOUTS
         connection = self._connect()
         if not connection.lock.acquire(timeout=self._timeout_s * DEADLINE_TIMEOUTS):
@@ -363,7 +389,7 @@ class VaultKeyStore:
     ) -> T:
         self._ensure_token(connection, deadline)
         result, reply = self._attempts(connection, address, operation, deadline)
-        if reply is not None and isinstance(self._auth, AppRoleAuth):
+        if reply is not None and self._login_by.is_possible:
             # Revoked, or Vault was restored from a backup: the role itself may still be good.
             self._login(connection, deadline)
             result, reply = self._attempts(connection, address, operation, deadline)
@@ -409,9 +435,7 @@ class VaultKeyStore:
     def _translate(self, failure: VaultReplyError | requests.RequestException, address: str) -> KeyStoreError:
         if isinstance(failure, requests.RequestException):
             return _transport_error(failure, self._addr)
-        where = (
-            f"vault:{self._full_path(address)}" if address else f"vault:{self._mount}/metadata/{self._prefix}"
-        )
+        where = f"vault:{self._full_path(address)}" if address else f"vault:{self._folder('metadata')}"
         if failure.deleted:
             return _deleted(where)
         if 300 <= failure.status < 400:
@@ -451,7 +475,7 @@ class VaultKeyStore:
             return _expired()
         if connection.lease is not None and connection.lease.left_s <= 0:
             return _expired()
-        path = self._full_path(address) if address else f"{self._mount}/metadata/{self._prefix}/"
+        path = self._full_path(address) if address else f"{self._folder('metadata')}/"
         return self._mount_problem() or KeyStoreDeniedError(
             f"permission denied at {path} (HTTP {reply.status})",
             field="vault",
@@ -472,12 +496,15 @@ class VaultKeyStore:
             return None
         mount = _mapping(data)
         options = cast(dict[str, Any], mount.get("options") or {})
-        if mount.get("type") != "kv" or str(options.get("version")) != "2":
-            kind = f"{mount.get('type')} version {options.get('version') or 1}"
+        version = str(options.get("version") or 1)
+        if mount.get("type") != "kv" or version != str(self._kv_version):
+            is_kv = mount.get("type") == "kv"
             return KeyStoreSetupError(
-                f"the mount '{self._mount}' is {kind}, not KV version 2",
+                f"the mount '{self._mount}' is {mount.get('type')} version {version}, not KV version {self._kv_version}",
                 field="vault_mount",
-                fix="use a KV v2 mount (vault kv enable-versioning upgrades one)",
+                fix=f"set vault_kv_version to {version}, or name another mount"
+                if is_kv
+                else f"use a KV version {self._kv_version} mount",
             )
         actual = str(mount.get("path", "")).strip("/")
         if actual != self._mount:
@@ -500,7 +527,16 @@ class VaultKeyStore:
     def _connect(self) -> _Connection:
         connection = self._connection
         if connection is None or connection.pid != os.getpid():
-            connection = _Connection(VaultHttp(self._addr, self._namespace, self._timeout_s))
+            connection = _Connection(
+                VaultHttp(
+                    self._addr,
+                    self._namespace,
+                    self._timeout_s,
+                    tls=self._tls,
+                    redirect_hosts=self._redirect_hosts,
+                    kv_version=self._kv_version,
+                )
+            )
             self._connection = connection
         return connection
 
@@ -508,10 +544,11 @@ class VaultKeyStore:
         """Log in, or renew a lease that is past its half. Done before use: there is no background thread."""
         lease = connection.lease
         if lease is None:
-            if isinstance(self._auth, AppRoleAuth):
-                self._login(connection, deadline)
+            auth = self._login_by.auth
+            if isinstance(auth, TokenAuth):
+                self._adopt_token(connection, auth, deadline)
             else:
-                self._adopt_token(connection, self._auth, deadline)
+                self._login(connection, deadline)
         elif lease.is_due:
             self._renew(connection, lease, deadline)
 
@@ -531,53 +568,54 @@ class VaultKeyStore:
         self._warn_if_ending(connection.lease)
 
     def _login(self, connection: _Connection, deadline: float) -> None:
-        auth = cast(AppRoleAuth, self._auth)
+        self._unwrap(connection, deadline)
         connection.client.use_token("")
-        result, failure = self._login_attempts(connection, auth, deadline)
+        result, failure = self._attempts(connection, "", self._login_by.run, deadline)
         if failure is not None:
             connection.lease = None
-            raise KeyStoreDeniedError(
-                f"Vault refuses the AppRole login: HTTP {failure.status} {failure.text}".rstrip(),
-                field="vault_role_id",
-                fix="check role id, secret id (they expire) and namespace",
-            )
+            raise self._login_by.refused(failure)
         granted = cast(dict[str, Any], cast(dict[str, Any], result)["auth"])
         ttl = float(granted.get("lease_duration") or 0)
         connection.lease = _Lease(time.monotonic(), ttl, ttl, renewable=bool(granted.get("renewable")))
 
-    def _login_attempts(
-        self, connection: _Connection, auth: AppRoleAuth, deadline: float
-    ) -> tuple[Any, VaultReplyError | None]:
-        def login(client: VaultHttp) -> Any:
-            try:
-                return client.login_approle(auth.role_id, auth.secret_id, auth.mount)
-            except VaultReplyError as reply:
-                # A wrong role or secret id is a 400 here; to the caller it is a refusal like any 403.
-                if reply.status in (400, 404):
-                    raise VaultReplyError(403, reply.errors) from None
-                raise
-
-        return self._attempts(connection, "", login, deadline)
+    def _unwrap(self, connection: _Connection, deadline: float) -> None:
+        """Look at the wrapping token first, as often as it takes, then use it once."""
+        if not self._login_by.must_unwrap:
+            return
+        connection.client.use_token("")
+        try:
+            self._attempts(connection, "", self._login_by.look_up_wrapping, deadline)
+            _, failure = self._once(connection.client, self._login_by.unwrap, deadline)
+        except KeyStoreWrappingError as error:
+            log.error(  # noqa: TRY400 - no traceback: it would show what is being logged in with
+                "vault_wrapping_token_refused",
+                reason=error.message,
+                consequence="no key can be had; whoever used the token may hold the secret id",
+            )
+            raise
+        if failure is not None:
+            raise self._translate(failure, "")
 
     def _renew(self, connection: _Connection, lease: _Lease, deadline: float) -> None:
-        can_login = isinstance(self._auth, AppRoleAuth)
+        can_login = self._login_by.is_possible
         if lease.renewable and lease.left_s > 0:
             result, failure = self._once(connection.client, VaultHttp.renew_self, deadline)
             if failure is None:
                 granted = cast(dict[str, Any], cast(dict[str, Any], result)["auth"])
                 ttl = float(granted.get("lease_duration") or 0)
-                # Near its maximum life a renewal grants less and less: an AppRole then starts afresh.
+                # Near its maximum life a renewal grants less and less: who can log in then starts afresh.
                 if not (can_login and ttl < lease.full_ttl_s * RENEW_AT):
                     connection.lease = _Lease(
                         time.monotonic(), ttl, lease.full_ttl_s, renewable=bool(granted.get("renewable"))
                     )
                     self._warn_if_ending(connection.lease)
                     return
-        if isinstance(self._auth, AppRoleAuth):
+        auth = self._login_by.auth
+        if not isinstance(auth, TokenAuth):
             self._login(connection, deadline)
         elif lease.left_s <= 0:
             # Another process may share this token and have renewed it: Vault knows.
-            self._adopt_token(connection, self._auth, deadline)
+            self._adopt_token(connection, auth, deadline)
         else:
             self._warn_if_ending(lease)
 
@@ -656,8 +694,16 @@ class VaultKeyStore:
     def _path(self, address: str) -> str:
         return f"{self._prefix}/{address}"
 
+    def _folder(self, kind: str) -> str:
+        """Where the keys (``data``) or what is known of them (``metadata``) are, as policies name it."""
+        return (
+            f"{self._mount}/{kind}/{self._prefix}"
+            if self._kv_version == 2
+            else f"{self._mount}/{self._prefix}"
+        )
+
     def _full_path(self, address: str) -> str:
-        return f"{self._mount}/data/{self._prefix}/{address}"
+        return f"{self._folder('data')}/{address}"
 
 
 # ---------------------------------------------------------------------- helpers
@@ -759,28 +805,15 @@ def _checked_addr(addr: str) -> str:
     return addr.rstrip("/").removesuffix("/v1")
 
 
-def _checked_auth(auth: TokenAuth | AppRoleAuth) -> TokenAuth | AppRoleAuth:
-    if isinstance(auth, TokenAuth):
-        if not auth.token.strip() or not auth.token.isprintable() or not auth.token.isascii():
-            raise KeyStoreSetupError(
-                "is empty or not printable", field="vault_token", fix="set a Vault token"
-            )
-        return TokenAuth(auth.token.strip())
-    if not auth.role_id or not auth.secret_id:
-        missing = "vault_secret_id" if auth.role_id else "vault_role_id"
-        raise KeyStoreSetupError(
-            "is not set", field=missing, fix="set vault_role_id and vault_secret_id, or vault_token"
-        )
-    return auth
-
-
-def _check_path(mount: str, prefix: str) -> None:
+def _check_path(mount: str, prefix: str, kv_version: KvVersion) -> None:
     for name, value in (("vault_mount", mount), ("vault_prefix", prefix)):
         if not _SEGMENT.fullmatch(value) or ".." in value:
             raise KeyStoreSetupError(
                 f"'{value}' is not a path", field=name, fix="use letters, digits, - _ . separated by /"
             )
     first = prefix.split("/", 1)[0]
+    if kv_version == 1:
+        return
     if first in ("data", "metadata") or mount.endswith(("/data", "/metadata")):
         raise KeyStoreSetupError(
             f"contains '{first if first in ('data', 'metadata') else mount.rpartition('/')[2]}/', which KV version 2 "
