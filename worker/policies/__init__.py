@@ -8,7 +8,7 @@ from pydantic import Field
 
 from worker.policies.arg_policy import ArgPolicy
 from worker.policies.intent_execution import IntentExecution
-from worker.policies.permit2_claim import Permit2Claim
+from worker.policies.permit2_claim import Claim, Permit2Claim, evaluate_claim
 from worker.policies.spending_limits import SpendingLimits, TokenLimit
 from worker.policies.sudo import Sudo
 from worker.policies.time_frame import TimeFrame
@@ -31,6 +31,7 @@ Policy = Annotated[
 
 __all__ = [
     "ArgPolicy",
+    "Claim",
     "IntentExecution",
     "Permit2Claim",
     "Policy",
@@ -41,4 +42,5 @@ __all__ = [
     "UniversalAction",
     "UsageLimit",
     "ValueLimit",
+    "evaluate_claim",
 ]
