@@ -47,6 +47,12 @@ class Settings(BaseSettings):
         "2026-01.alps", description="The wire version; sent as x-api-version."
     )
 
+    # --- memory outside of Redis
+    state_dir: Path = Field(
+        Path("~/.local/share/session-executor/state"),
+        description="Folder in which a machine remembers how far the ledger was; one for each Redis.",
+    )
+
     # --- keys
     key_store: Literal["keystore", "vault"] = Field("keystore", description="Where session keys live.")
     keystore_dir: Path = Field(

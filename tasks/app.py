@@ -163,7 +163,8 @@ def _logging(**_: Any) -> None:
 
 @worker_init.connect
 def _require_redis(**_: Any) -> None:
-    """Refuse to work on a Redis that may lose the books."""
+    """Refuse to work on a Redis that may lose the books, or without a memory of our own."""
+    _checked(runtime().marks.check)
     _checked(
         lambda: require_fit(
             check_redis(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)

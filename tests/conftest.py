@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -24,6 +25,12 @@ pytest_plugins = [
     "tests.support.deployment",
     "tests.support.vectors",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test remembers another's ledger, or writes into the home of whoever runs it."""
+    monkeypatch.setenv("SESSION_EXECUTOR_STATE_DIR", str(tmp_path / "state"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

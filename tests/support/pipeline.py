@@ -58,6 +58,7 @@ class Pipeline:
             "orchestrator_url": devnet.orchestrator_url,
             "orchestrator_api_key": SecretStr(devnet.api_key),
             "keystore_dir": directory / "keys",
+            "state_dir": directory / "state",
             "keystore_passphrase": SecretStr(PASSPHRASE),
             "http_timeout_ms": 3_000,
             "stuck_after_ms": 1_000,

@@ -62,7 +62,13 @@ def examine(config: Settings, *, bound_s: float = BOUND_S) -> list[Finding]:
     services = Runtime(config, dispatch=_no_dispatch)
     ends = time.monotonic() + bound_s
     groups = [
-        _Group([("redis", lambda: _redis(config)), ("kill switches", lambda: _pauses(services))]),
+        _Group(
+            [
+                ("redis", lambda: _redis(config)),
+                ("kill switches", lambda: _pauses(services)),
+                ("ledger", lambda: _ledger(services)),
+            ]
+        ),
         _Group([("key store", lambda: _ok(key_store(config).check()))]),
         _Group([("orchestrator", lambda: _ok(services.orchestrator.check()))]),
         _Group(
@@ -131,6 +137,14 @@ def _probe(what: str, look: Callable[[], _Seen]) -> Finding:
         return Finding(what, "fail", f"{where}{error.message}", error.fix)
     except Exception as error:  # noqa: BLE001 - one broken look must not hide the others
         return Finding(what, "fail", f"unexpected {type(error).__name__}", "report this")
+
+
+def _ledger(services: Runtime) -> _Seen:
+    services.marks.check()
+    found = services.epoch.status()
+    if found.loss:
+        return "fail", f"lost: {found.loss}", "see `session-executor ledger status` and the runbook"
+    return _ok(f"whole, epoch {found.epoch[:8]}" if found.epoch else "new, nothing traded yet")
 
 
 def _redis(config: Settings) -> _Seen:

@@ -20,6 +20,7 @@ from worker.cli import (
     doctor,
     intents,
     keys,
+    ledger,
     pauses,
     session_checks,
     sessions,
@@ -41,6 +42,7 @@ session_checks.add_to(sessions.app)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(intents.app, name="intents")
 app.add_typer(strategies.app, name="strategies")
+app.add_typer(ledger.app, name="ledger")
 pauses.add_to(app)
 console.add_to(app)
 app.command("doctor")(doctor.doctor)

@@ -248,6 +248,7 @@ class Stack:
             "ORCHESTRATOR_API_KEY": self.devnet.api_key,
             "KEY_STORE": "keystore",
             "KEYSTORE_DIR": str(self.directory / "keys"),
+            "STATE_DIR": str(self.directory / "state"),
             "KEYSTORE_PASSPHRASE_FILE": str(self._passphrase_file),
         } | {name.upper(): value for name, value in settings.items()}
         return clean_environment({PREFIX + name: value for name, value in own.items()})

@@ -8,7 +8,7 @@ from contextlib import suppress
 import structlog
 
 from worker.errors import ExecutorError
-from worker.execution.retry import Move, Plan, attention_of_wait, backoff_ms, plan_for
+from worker.execution.retry import LEDGER_LOST, Move, Plan, attention_of_wait, backoff_ms, plan_for
 from worker.execution.runtime import Runtime
 from worker.intents.model import IntentRecord
 from worker.intents.states import FINAL, State
@@ -17,6 +17,7 @@ from worker.ledger.errors import (
     IllegalTransitionError,
     IntentNotFoundError,
     LedgerInconsistentError,
+    LedgerLostError,
     LedgerUnavailableError,
 )
 from worker.policies.base import CounterChange
@@ -174,6 +175,35 @@ def run_stage(
         # given back when Redis is; else the lease ends by itself and the due index brings the record back
         runtime.hanging.add(intent_id)
         log.warning("the ledger does not answer", intent_id=intent_id, reason=str(error))
+
+
+def held_back(runtime: Runtime, intent_id: str) -> bool:
+    """Whether nothing may be signed, because the ledger has forgotten something; the intent then says so.
+
+    Asked before the claim: an intent that waits for a person uses up none of its attempts.
+
+    Raises:
+        StateDirError, IntentNotFoundError, LedgerUnavailableError
+    """
+    record = runtime.ledger.get(intent_id)
+    if record.state in FINAL:
+        return True
+    try:
+        runtime.epoch.require_whole(record.intent.session_id, who=runtime.who, now_ms=runtime.now_ms())
+    except LedgerLostError as error:
+        log.error("nothing is signed", intent_id=intent_id, reason=str(error))  # noqa: TRY400 - our own words say all
+        with suppress(FenceLostError):  # somebody else is about to say the same
+            now_ms = runtime.now_ms()
+            runtime.ledger.annotate(
+                intent_id,
+                now_ms=now_ms,
+                fence=record.fence,
+                due_ms=now_ms + runtime.settings.stuck_after_ms,
+                attention=LEDGER_LOST,
+                reason=str(error),
+            )
+        return True
+    return False
 
 
 def give_back(runtime: Runtime) -> None:

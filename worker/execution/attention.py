@@ -25,6 +25,10 @@ ATTENTION: dict[str, Advice] = {
         "the key cannot be had: Vault is sealed, down or denies, the key is missing, or the passphrase is wrong",
         _DOCTOR,
     ),
+    "LEDGER_LOST": Advice(
+        "Redis has forgotten something of the ledger: it was flushed, restored from an old copy, or failed over",
+        "see *The ledger was lost* below: compare with the chain, then `session-executor ledger confirm`",
+    ),
     "NOT_FOUND": Advice(
         "the orchestrator accepted it and does not know it any more; its reservation is kept",
         "look at the account on the chain, then `session-executor intents settle ID --as COMPLETED` or `--as FAILED`",
@@ -58,6 +62,7 @@ ATTENTION: dict[str, Advice] = {
         "the orchestrator has not finished it for minutes; it is watched further and keeps its reservation",
         "ask the orchestrator's operator, naming `orchestrator_id` from `session-executor intents show ID`",
     ),
+    "STATE_DIR": Advice("the state folder cannot be written, so nothing is signed", _DOCTOR),
     "SUBMIT_UNKNOWN": Advice(
         "it was sent and no clear answer came; the orchestrator is asked, and the same bytes are sent again",
         "nothing to do: it is found, or ends when its quote has run out",

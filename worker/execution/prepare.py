@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from worker.execution.attempt import Attempt, run_stage
+from worker.execution.attempt import Attempt, held_back, run_stage
 from worker.execution.errors import (
     ClockSkewError,
     EnablingError,
@@ -48,7 +48,9 @@ class ChainState:
 
 
 def prepare(runtime: Runtime, intent_id: str) -> None:
-    """Do the stage for one intent; see ``run_stage``."""
+    """Do the stage for one intent, unless the ledger was lost; see ``run_stage``."""
+    if held_back(runtime, intent_id):
+        return
     run_stage(runtime, intent_id, (State.QUEUED,), _work, Attempt.end_by_error)
 
 

@@ -16,6 +16,8 @@ from worker.chain.errors import ChainError, WrongChainError
 from worker.errors import InputError, RefusedError, ServiceError
 from worker.execution.errors import ClockSkewError, EnablingError, StaleQuoteError
 from worker.keys.errors import KeyStoreError, KeyStoreRateLimitedError, KeyStoreUnavailableError
+from worker.ledger.errors import LedgerLostError
+from worker.ledger.marks import StateDirError
 from worker.orchestrator.errors import (
     AuthError,
     MaybeSentError,
@@ -48,6 +50,9 @@ class Plan:
     attention: str = ""
 
 
+LEDGER_LOST = "LEDGER_LOST"
+"""Attention code of an intent that waits for a person to confirm the ledger."""
+
 #: The first row whose class matches counts: special cases stand above their base classes.
 PLANS: tuple[tuple[type[BaseException], Plan], ...] = (
     (EnablingError, Plan(Move.RETRY)),
@@ -64,6 +69,8 @@ PLANS: tuple[tuple[type[BaseException], Plan], ...] = (
     (OrchestratorError, Plan(Move.RETRY, "ORCHESTRATOR")),
     (SessionStoreUnavailableError, Plan(Move.RETRY, "REDIS")),
     (SessionCorruptError, Plan(Move.RETRY, "SESSION")),
+    (LedgerLostError, Plan(Move.RETRY, LEDGER_LOST)),
+    (StateDirError, Plan(Move.RETRY, "STATE_DIR")),
     (ServiceError, Plan(Move.RETRY, "SERVICE")),
     (RefusedError, Plan(Move.REJECT)),
     (InputError, Plan(Move.REJECT)),

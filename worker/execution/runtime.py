@@ -14,7 +14,9 @@ from worker.intents.model import IntentRecord
 from worker.keys.errors import KeyStoreSetupError
 from worker.keys.port import KeyStore
 from worker.ledger.connection import connect, safe_url
+from worker.ledger.epoch import LedgerEpoch
 from worker.ledger.health import require_safe_url
+from worker.ledger.marks import Marks
 from worker.ledger.pauses import Pauses
 from worker.ledger.port import Ledger
 from worker.ledger.redis_ledger import RedisLedger
@@ -57,6 +59,8 @@ class Runtime:
         self.now_ms = clock
         #: Intents that this process may hold a lease of without working on them: Redis went away meanwhile.
         self.hanging: set[str] = set()
+        #: When this process last looked whether the ledger is whole, unix ms.
+        self.looked_ms = 0
 
     @property
     def now_s(self) -> int:
@@ -77,7 +81,21 @@ class Runtime:
     @cached_property
     def ledger(self) -> Ledger:
         """Records and budgets."""
-        return RedisLedger(self._redis_url, timeout_ms=self.settings.redis_timeout_ms)
+        return RedisLedger(self._redis_url, timeout_ms=self.settings.redis_timeout_ms, marks=self.marks)
+
+    @cached_property
+    def marks(self) -> Marks:
+        """What this machine remembers of the ledger."""
+        return Marks(self.settings.state_dir)
+
+    @cached_property
+    def epoch(self) -> LedgerEpoch:
+        """Whether the ledger is the one that we wrote."""
+        return LedgerEpoch(
+            connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
+            self.marks,
+            where=safe_url(self._redis_url),
+        )
 
     @cached_property
     def pauses(self) -> Pauses:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from worker.execution.attempt import Attempt, run_stage
+from worker.execution.attempt import Attempt, held_back, run_stage
 from worker.execution.errors import UnexplainedQuoteError
 from worker.execution.prepare import (
     digests,
@@ -28,7 +28,9 @@ from worker.signing.sign import psigs
 
 
 def sign(runtime: Runtime, intent_id: str) -> None:
-    """Do the stage for one intent; see ``run_stage``."""
+    """Do the stage for one intent, unless the ledger was lost; see ``run_stage``."""
+    if held_back(runtime, intent_id):
+        return
     run_stage(runtime, intent_id, (State.AUTHORIZED,), _work, Attempt.end_by_error)
 
 

@@ -16,7 +16,13 @@ from worker.execution.retry import attention_of_wait
 from worker.execution.runtime import Runtime, version_of
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
-from worker.ledger.errors import FenceLostError, IllegalTransitionError, LedgerUnavailableError
+from worker.ledger.errors import (
+    FenceLostError,
+    IllegalTransitionError,
+    LedgerLostError,
+    LedgerUnavailableError,
+)
+from worker.ledger.marks import StateDirError
 from worker.orchestrator.errors import (
     AuthError,
     NotFoundError,
@@ -31,6 +37,8 @@ log = structlog.get_logger(__name__)
 #: Records looked at in one tick, and how many of them at the same time.
 BATCH = 100
 PARALLEL = 8
+#: How often a process that ticks holds the ledger against its machine's marks: one round trip.
+LOOK_EVERY_MS = 5_000
 #: The SDK's waits: without ``Retry-After``, and the first and longest after a 500 or 503.
 _RATE_LIMIT_MS = 2_000
 _ERROR_FIRST_MS, _ERROR_MAX_MS = 1_000, 10_000
@@ -57,6 +65,7 @@ def tick(runtime: Runtime) -> int:
         LedgerUnavailableError: the next tick tries again.
     """
     give_back(runtime)
+    _look_at_the_ledger(runtime)
     # whoever dies with a record in hand gives it back after this long
     push_back_ms = runtime.settings.http_timeout_ms + runtime.settings.stuck_after_ms
     records = runtime.ledger.take_due(now_ms=runtime.now_ms(), push_back_ms=push_back_ms, limit=BATCH)
@@ -72,6 +81,18 @@ def tick(runtime: Runtime) -> int:
     return len(records)
 
 
+def _look_at_the_ledger(runtime: Runtime) -> None:
+    """Notice a loss although nobody trades: the marks of this machine may be the only ones that show it."""
+    if runtime.now_ms() - runtime.looked_ms < LOOK_EVERY_MS:
+        return
+    runtime.looked_ms = runtime.now_ms()
+    try:
+        runtime.epoch.look(who=runtime.who, now_ms=runtime.now_ms())
+    except (LedgerLostError, StateDirError) as error:
+        # what was sent is followed all the same
+        log.error("nothing is signed", reason=str(error))  # noqa: TRY400
+
+
 def _is_out(record: IntentRecord) -> bool:
     """Whether the orchestrator may know it."""
     return record.state is State.SUBMITTED or (
@@ -84,7 +105,7 @@ def _poll_safely(runtime: Runtime, record: IntentRecord) -> None:
         poll(runtime, record)
     except (FenceLostError, IllegalTransitionError) as error:
         log.info("another has taken the intent", intent_id=record.intent_id, reason=str(error))
-    except LedgerUnavailableError as error:
+    except (LedgerUnavailableError, LedgerLostError) as error:
         log.warning("the ledger does not answer", intent_id=record.intent_id, reason=str(error))
     except Exception as error:  # one record's trouble must not stop the others
         log.exception("poll failed", intent_id=record.intent_id, error=type(error).__name__)

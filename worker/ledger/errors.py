@@ -7,6 +7,7 @@ InputError
 ServiceError
 ├── GuardrailsChangedError     an operator has changed the guardrails meanwhile; judge again
 ├── LedgerUnavailableError     Redis did not answer, or refused the command; ``maybe_done`` tells which
+├── LedgerLostError            Redis has forgotten something that we know; nothing is signed until a person confirms
 └── LedgerInconsistentError    what Redis holds contradicts itself; nothing was written
 ExecutorError
 ├── FenceLostError             another attempt has the intent
@@ -54,6 +55,10 @@ class LedgerUnavailableError(ServiceError):
 
 class LedgerInconsistentError(ServiceError):
     """Redis holds something that this program never writes. The script stopped before its first write."""
+
+
+class LedgerLostError(ServiceError):
+    """Redis has forgotten what it held (flushed, an old copy, an empty replica): its counters cannot be trusted."""
 
 
 class FenceLostError(ExecutorError):

@@ -10,7 +10,7 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:{S}:history:<id>``       list    its history, JSON, append only
 ``sx:{S}:open``               zset    ids that are not final, by due time (unix ms)
 ``sx:{S}:all``                zset    every id, by creation time (unix ms)
-``sx:{S}:counts``             hash    state -> number of records
+``sx:{S}:counts``             hash    state -> number of records; ``seq``: one more with every transition
 ``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``
 ``sx:{S}:guard``              hash    what the guardrails have counted, see ``lua/guard.lua``
 ``sx:{S}:flight``             zset    trades in flight, by their start (unix ms)
@@ -19,6 +19,7 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:slots:{strategy}``       zset    fire times that are taken (unix seconds)
 ``sx:slots:{strategy}:floor`` string  newest fire time that was forgotten
 ``sx:pauses``                 hash    kill switches that are off, see ``pauses.py``
+``sx:ledger``                 hash    the ledger's epoch, see ``epoch.py``
 ============================  ======  ==================================================
 """
 
@@ -30,6 +31,7 @@ from worker.ledger.errors import IntentNotFoundError, LedgerInputError
 
 SESSIONS = "sx:sessions"
 PAUSES = "sx:pauses"
+LEDGER = "sx:ledger"
 
 _SESSION = re.compile(r"ses_[0-9a-f]{16}")
 _INTENT = re.compile(r"int_([0-9a-f]{16})_[0-9a-f]{24}")

@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
 from worker.ledger import codec, connection, keys
+from worker.ledger.epoch import lost
 from worker.ledger.errors import (
     FenceLostError,
     GuardrailExceededError,
@@ -25,6 +26,7 @@ from worker.ledger.errors import (
     LedgerInputError,
     LimitExceededError,
 )
+from worker.ledger.marks import Marks
 from worker.ledger.port import Budget, Charge, Enqueued, Usage
 from worker.ledger.scripts import script
 from worker.policies.base import CounterChange
@@ -51,14 +53,16 @@ class RedisLedger:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         timeout_ms: bound on one Redis command; every method answers or raises within about 1 s more.
+        marks: this machine's memory of the ledger: a change of state is refused by a Redis that knows less.
 
     Raises:
         LedgerInputError: the URL cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout_ms: int = 2_000) -> None:
+    def __init__(self, url: str, *, timeout_ms: int = 2_000, marks: Marks | None = None) -> None:
         self.where = connection.safe_url(url)
         self._redis = connection.connect(url, timeout_ms=timeout_ms)
+        self._marks = marks
 
     def __repr__(self) -> str:
         return f"<RedisLedger at {self.where}>"
@@ -222,6 +226,8 @@ class RedisLedger:
             FenceLostError, IllegalTransitionError, LimitExceededError, IntentNotFoundError, LedgerInputError
             GuardrailExceededError, GuardrailsChangedError
             LedgerUnavailableError: ``maybe_done`` tells whether it may have happened.
+            LedgerLostError: Redis knows less of the session than this machine; nothing happened.
+            StateDirError: it happened, and this machine cannot remember it.
         """
         digits = keys.digits_of_intent(intent_id)
         why = codec.storable(why)[:_MAX_WHY]
@@ -248,12 +254,16 @@ class RedisLedger:
                 due_ms or now_ms,
                 codec.changes_json(reserve),
                 codec.charges_json(charges),
+                self._marks.seq(digits) if self._marks else 0,
                 *codec.field_pairs(stored),
             ),
         )
         match reply[0]:
             case "ok":
-                return
+                if self._marks:
+                    self._marks.learn(digits, int(reply[1]))
+            case "lost":
+                raise lost(f"it is at change {reply[1]} of session ses_{digits}", self.where)
             case "limit":
                 change = reserve[int(reply[1]) - 1]
                 raise LimitExceededError(change, spent=int(reply[2]), reserved=int(reply[3]))

@@ -338,6 +338,7 @@ class TestDoctor:
         assert set(findings) == {
             "redis",
             "kill switches",
+            "ledger",
             "key store",
             "orchestrator",
             "chain",

@@ -2,9 +2,11 @@
 --
 -- KEYS  intent, history, open, counts, budget, guard, flight, spent, session
 -- ARGV  id, fence, from state, to state, who, why, now ms, due ms, changes to reserve (JSON, '' = none),
---       what the guardrails count (JSON, '' = nothing), then name, value, name, value, ... of the fields to store
--- Returns {'ok'}, {'missing'}, {'fence', current fence, state}, {'illegal', state}, {'held'} (it has a reservation
--- already), {'limit', index of the change, spent, reserved} or {'guard', index of the scope, kind, token, limit, used}.
+--       what the guardrails count (JSON, '' = nothing), the session's number of changes that the caller has seen at
+--       least, then name, value, name, value, ... of the fields to store
+-- Returns {'ok', number of changes}, {'lost', number of changes}, {'missing'}, {'fence', current fence, state},
+-- {'illegal', state}, {'held'} (it has a reservation already), {'limit', index of the change, spent, reserved} or
+-- {'guard', index of the scope, kind, token, limit, used}.
 
 local from_state, to_state = ARGV[3], ARGV[4]
 local now = redis.call('HMGET', KEYS[1], 'state', 'fence', 'reservation', 'guard')
@@ -13,6 +15,10 @@ if not now[1] then
 end
 if now[2] ~= ARGV[2] then
   return { 'fence', now[2], now[1] }
+end
+local seen = tonumber(redis.call('HGET', KEYS[4], 'seq') or '0')
+if seen < tonumber(ARGV[11]) then
+  return { 'lost', tostring(seen) }
 end
 if now[1] ~= from_state or not TRANSITIONS[from_state][to_state] then
   return { 'illegal', now[1] }
@@ -69,7 +75,7 @@ if from_state == 'DEAD' then
   -- A replay starts afresh, or it would be dead again at its first claim.
   redis.call('HSET', KEYS[1], 'attempts', '0')
 end
-for index = 11, #ARGV, 2 do
+for index = 12, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
 end
 if FINAL[to_state] then
@@ -79,4 +85,5 @@ else
 end
 history_append(KEYS[2], ARGV[7], ARGV[5], from_state, to_state, ARGV[6])
 count_move(KEYS[4], from_state, to_state)
-return { 'ok' }
+-- Only here, where the number was held against what the caller had seen: a number that others can raise would hide a loss.
+return { 'ok', tostring(redis.call('HINCRBY', KEYS[4], 'seq', 1)) }

@@ -1,0 +1,44 @@
+"""``ledger status`` and ``ledger confirm``: what an operator sees and says after Redis has forgotten the books."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.cli import PREFIX, Run
+from worker.ledger.epoch import LedgerEpoch
+from worker.ledger.marks import Marks
+
+pytestmark = pytest.mark.services
+
+
+def test_a_loss_is_shown_and_confirmed(command: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    code, out, _ = command("ledger", "status")
+    assert (code, out.strip()) == (0, "new: no worker has traded on it yet")
+    assert command("ledger", "confirm", "--why", "nothing")[0] == 2
+    with redis.Redis.from_url(environment[PREFIX + "REDIS_URL"], protocol=2, decode_responses=True) as client:
+        LedgerEpoch(client, Marks(tmp_path / "state"), where="here").look(who="a worker", now_ms=1)
+        code, out, _ = command("ledger", "status")
+        assert (code, out.startswith("whole, epoch ")) == (0, True)
+        client.flushall()
+    code, out, _ = command("ledger", "status", "--json")
+    found = json.loads(out)
+    assert (code, found["whole"], found["noticed_ms"]) == (1, False, 0)
+    assert "Redis holds no ledger any more" in found["loss"]
+    code, out, _ = command("doctor", "--json")
+    assert code == 1
+    (finding,) = [finding for finding in json.loads(out) if finding["what"] == "ledger"]
+    assert finding["status"] == "fail"
+    # nobody answers the question: nothing is confirmed
+    assert command("ledger", "confirm", "--why", "compared")[0] != 0
+    assert command("ledger", "status")[0] == 1
+    code, _, err = command("ledger", "confirm", "--yes", "--why", " ")
+    assert code == 2
+    assert "--why" in err
+    code, out, err = command("ledger", "confirm", "--yes", "--why", "compared with the chain")
+    assert (code, out.startswith("confirmed, epoch ")) == (0, True)
+    assert "what counts from now on: no intents" in err
+    assert command("ledger", "status")[0] == 0
