@@ -5,13 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from kombu.entity import Queue
+from kombu.utils.scheduling import round_robin_cycle
 
 from config.settings import Settings
 
-#: One queue per kind of work, so that each can have workers of its own. ``sign`` is the only one whose workers need keys.
-QUEUES = ("prepare", "sign", "submit", "watch")
+#: Every stage of an urgent intent: taken before all others, and by a worker of its own where there is one.
+URGENT = "urgent"
+#: One queue per kind of work, so that each can have workers of its own. Only those of ``sign`` and ``urgent`` need keys.
+QUEUES = (URGENT, "prepare", "sign", "submit", "watch")
 #: Seconds after which Redis hands an unacknowledged message out again; above every task's hard limit.
 VISIBILITY_S = 120
+
+
+class UrgentFirst(round_robin_cycle):
+    """The order in which a worker looks into its queues: ``urgent`` always first, the others in turn.
+
+    kombu's ``priority`` order would let a backlog in ``prepare`` starve what is signed already, and its message
+    priorities would hide each queue's length in several lists.
+    """
+
+    def consume(self, n: int) -> list[str]:
+        """The names of all queues, the first to look into first."""
+        return sorted(super().consume(n), key=lambda name: name != URGENT)
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
@@ -25,6 +40,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_S,
             "global_keyprefix": "sx:celery:",
+            "queue_order_strategy": UrgentFirst,
             "socket_connect_timeout": min(timeout_s, 1.0),
             "socket_timeout": timeout_s,
             "socket_keepalive": True,

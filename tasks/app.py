@@ -47,12 +47,13 @@ except SettingsError as problem:
 app = celery_app(settings)
 app.set_default()
 dispatch = dispatcher(app)
+dispatch_urgent = dispatcher(app, urgent=True)
 
 
 @cache
 def runtime() -> Runtime:
     """This process's services; nothing in it connects before its first use, so a fork inherits no socket."""
-    return Runtime(settings, dispatch=dispatch)
+    return Runtime(settings, dispatch=dispatch, dispatch_urgent=dispatch_urgent)
 
 
 def _quietly(task: Callable[..., Any]) -> Callable[..., None]:

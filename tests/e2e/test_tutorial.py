@@ -141,7 +141,7 @@ def test_the_document_is_covered() -> None:
     assert {block.language for block in found} == {"python", "bash", "sh"}
     daemons = [block.text.strip() for block in found if block.language == "sh"]
     assert [command.split()[0] for command in daemons] == ["session-executor", "celery"]
-    assert "tasks.app worker --queues prepare,sign,submit,watch" in daemons[1]
+    assert "tasks.app worker --queues urgent,prepare,sign,submit,watch" in daemons[1]
     procfile = (DOCUMENT.parents[1] / "Procfile").read_text()
     assert daemons[1] in procfile
 

@@ -45,7 +45,10 @@ class Trader:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.runtime = Runtime(stack.settings, dispatch=dispatcher(celery_app(stack.settings)))
+        app = celery_app(stack.settings)
+        self.runtime = Runtime(
+            stack.settings, dispatch=dispatcher(app), dispatch_urgent=dispatcher(app, urgent=True)
+        )
         stack.devnet.register_account(ACCOUNT, owners=[address_of(OWNER_KEY)], usdc=1_000_000_000)
         stack.devnet.set_delays(**FAST)
 

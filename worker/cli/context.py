@@ -41,7 +41,8 @@ def runtime() -> Runtime:
     from worker.execution.runtime import Runtime
 
     found = settings()
-    return Runtime(found, dispatch=dispatcher(celery_app(found)))
+    app = celery_app(found)
+    return Runtime(found, dispatch=dispatcher(app), dispatch_urgent=dispatcher(app, urgent=True))
 
 
 @contextmanager

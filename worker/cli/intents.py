@@ -55,6 +55,9 @@ def submit(
     unsponsored: Annotated[
         bool, typer.Option("--unsponsored", help="The account pays the fees, not the project.")
     ] = False,
+    urgent: Annotated[
+        bool, typer.Option("--urgent", help="Before everything that waits: for a stop-loss, say.")
+    ] = False,
     note_text: Annotated[str, typer.Option("--note", help="Words for people.")] = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; exit code 1 if it is not COMPLETED.")
@@ -84,6 +87,7 @@ def submit(
                 not_after=until_s,
                 source="cli",
                 note=note_text or what,
+                urgent=urgent,
             ),
         )
     record = enqueued.record

@@ -21,7 +21,7 @@ from worker.devnet.valkey import LocalRedis
 from worker.keys.keystore import SCRYPT_N_RANDOM_PASSPHRASE, KeystoreFiles, passphrase_provider
 
 PREFIX = "SESSION_EXECUTOR_"
-QUEUES = "prepare,sign,submit,watch"
+QUEUES = "urgent,prepare,sign,submit,watch"
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 60.0
 #: The worker ends its running tasks within the soft shutdown's 10 s.

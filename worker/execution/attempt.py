@@ -10,7 +10,7 @@ import structlog
 from worker.errors import ExecutorError
 from worker.execution.retry import LEDGER_LOST, Move, Plan, attention_of_wait, backoff_ms, plan_for
 from worker.execution.runtime import Runtime
-from worker.intents.model import IntentRecord
+from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
 from worker.ledger.errors import (
     FenceLostError,
@@ -82,7 +82,7 @@ class Attempt:
         self.left = True
         audit(record, to_state, why)
         if next_stage:
-            send(runtime, next_stage, record.intent_id)
+            send(runtime, next_stage, record.intent)
 
     def leave(self, *, due_ms: int, **fields: str) -> None:
         """Give up the claim without a change of state. Raises FenceLostError, LedgerUnavailableError."""
@@ -240,10 +240,11 @@ def _quarantine(attempt: Attempt) -> None:
     attempt.move(State.DEAD, why, fields={"attention": QUARANTINED})
 
 
-def send(runtime: Runtime, stage: str, intent_id: str) -> None:
+def send(runtime: Runtime, stage: str, intent: TradeIntent) -> None:
     """Send a stage's message; a failure is only logged, since the due index finds the intent again."""
+    intent_id = intent.intent_id
     try:
-        runtime.dispatch(stage, intent_id)
+        (runtime.dispatch_urgent if intent.urgent else runtime.dispatch)(stage, intent_id)
     except Exception as error:  # noqa: BLE001 - kombu, redis and socket errors alike
         log.warning("message not sent", stage=stage, intent_id=intent_id, error=type(error).__name__)
 

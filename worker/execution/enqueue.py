@@ -34,7 +34,7 @@ def enqueue(runtime: Runtime, intent: TradeIntent) -> Enqueued:
     now_ms = runtime.now_ms()
     enqueued = runtime.ledger.enqueue(intent, now_ms=now_ms, due_ms=now_ms + runtime.settings.stuck_after_ms)
     if enqueued.record.state is State.QUEUED:
-        send(runtime, "prepare", enqueued.record.intent_id)
+        send(runtime, "prepare", enqueued.record.intent)
     return enqueued
 
 

@@ -68,5 +68,5 @@ def _move(runtime: Runtime, record: IntentRecord, state: State, *, who: str, why
     )
     audit(record, state, why)
     if state is State.QUEUED:
-        send(runtime, "prepare", record.intent_id)
+        send(runtime, "prepare", record.intent)
     return runtime.ledger.get(record.intent_id)

@@ -50,12 +50,21 @@ class Runtime:
     Args:
         settings: the process's settings.
         dispatch: sends stage messages.
+        dispatch_urgent: the same for urgent intents; without it they wait among the others.
         clock: unix milliseconds.
     """
 
-    def __init__(self, settings: Settings, *, dispatch: Dispatch, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        dispatch: Dispatch,
+        dispatch_urgent: Dispatch | None = None,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
         self.settings = settings
         self.dispatch = dispatch
+        self.dispatch_urgent = dispatch_urgent or dispatch
         self.now_ms = clock
         #: Intents that this process may hold a lease of without working on them: Redis went away meanwhile.
         self.hanging: set[str] = set()

@@ -70,9 +70,9 @@ def tick(runtime: Runtime) -> int:
     push_back_ms = runtime.settings.http_timeout_ms + runtime.settings.stuck_after_ms
     records = runtime.ledger.take_due(now_ms=runtime.now_ms(), push_back_ms=push_back_ms, limit=BATCH)
     to_poll = [record for record in records if _is_out(record)]
-    for record in records:
+    for record in sorted(records, key=lambda record: not record.intent.urgent):
         if not _is_out(record):
-            send(runtime, _STAGE[record.state], record.intent_id)
+            send(runtime, _STAGE[record.state], record.intent)
     if len(to_poll) == 1:
         _poll_safely(runtime, to_poll[0])
     elif to_poll:
@@ -191,7 +191,7 @@ def _not_found(runtime: Runtime, record: IntentRecord) -> None:
             reason="the orchestrator does not know it; the same bytes are sent again",
             missing_since_ms=str(missing_since_ms),
         )
-        send(runtime, "submit", record.intent_id)
+        send(runtime, "submit", record.intent)
         return
     long_ago = _watched_ms(runtime, record) >= _NOT_FOUND_ATTENTION_MS
     fields = (

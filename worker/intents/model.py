@@ -23,6 +23,7 @@ class TradeIntent:
         not_after: unix seconds after which the intent must not be signed any more; 0 means no limit.
         source: who enqueued it: ``cli``, ``api`` or ``strategy:<name>``.
         note: free text for people, e.g. ``transfer 10 USDC to 0x…``.
+        urgent: to be worked on before everything that is not: a stop-loss, say.
     """
 
     session_id: str
@@ -32,6 +33,7 @@ class TradeIntent:
     not_after: int = 0
     source: str = "api"
     note: str = ""
+    urgent: bool = False
 
     @property
     def intent_id(self) -> str:
@@ -57,7 +59,9 @@ class TradeIntent:
                 "notAfter": self.not_after,
                 "sessionId": self.session_id,
                 "sponsored": self.sponsored,
-            },
+            }
+            # only where it says something: the payloads of earlier records keep their hashes
+            | ({"urgent": True} if self.urgent else {}),
             sort_keys=True,
             separators=(",", ":"),
         )
@@ -83,6 +87,7 @@ class TradeIntent:
             not_after=value["notAfter"],
             source=source,
             note=note,
+            urgent=value.get("urgent", False),
         )
 
 
