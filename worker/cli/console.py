@@ -16,6 +16,7 @@ import typer
 
 from worker.cli.context import find_session, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
+from worker.cli.survey import budget_json, limits, survey
 from worker.errors import InputError
 from worker.intents.states import FINAL, State
 
@@ -28,8 +29,6 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SessionOption = Annotated[str | None, typer.Option("--session", help="Only of this session.")]
 
 _PAGE = 500
-#: Records that are not final and looked at for attention; more than this is said, never hidden.
-_MOST_OPEN = 10_000
 _BAR = 20
 _DAY_MS = 86_400_000
 #: transfer and transferFrom, with the number of their arguments; the amount is the last.
@@ -100,7 +99,7 @@ def why(
     touched = {change.counter for change in record.reservation}
     budgets = [
         budget
-        for budget in _limits(services, record.intent.session_id)
+        for budget in limits(services, record.intent.session_id)
         # a refused intent has reserved nothing: then every limit of its session is of interest
         if not touched or budget.counter in touched
     ]
@@ -115,7 +114,7 @@ def why(
                 "attention": record.attention,
                 "meaning": advice.meaning if advice else "",
                 "resolve": advice.resolve if advice else "",
-                "budgets": [_budget_json(budget) for budget in budgets],
+                "budgets": [budget_json(budget) for budget in budgets],
             }
         )
         return
@@ -221,47 +220,6 @@ def report(
     )
 
 
-def survey(services: Runtime) -> dict[str, Any]:
-    """What ``status`` shows, as JSON has it; amounts are strings of base units.
-
-    Raises:
-        LedgerUnavailableError and what Redis's other users raise.
-    """
-    from config.celery import QUEUES, celery_settings
-    from config.health import problem
-    from tasks.poison import PoisonBox
-    from worker.ledger.connection import connect
-
-    settings = services.settings
-    client = connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
-    prefix = celery_settings(settings)["broker_transport_options"]["global_keyprefix"]
-    open_states = [state for state in State if state not in FINAL]
-    waiting = services.ledger.list_intents(states=open_states, limit=_MOST_OPEN)
-    dead = services.ledger.list_intents(states=[State.DEAD], limit=_MOST_OPEN)
-    attention = Counter(record.attention for record in (*waiting, *dead) if record.attention)
-    return {
-        "at_ms": services.now_ms(),
-        "chain_id": settings.chain_id,
-        "workers": problem("worker", settings),
-        "queues": {name: int(client.llen(f"{prefix}{name}")) for name in QUEUES},  # pyright: ignore[reportArgumentType] - the client is synchronous
-        "poison": sum(PoisonBox(client).counts().values()),
-        "intents": {str(state): number for state, number in services.ledger.counts().items() if number},
-        "in_flight": sum(record.state in {State.SIGNED, State.SUBMITTED} for record in waiting),
-        "attention": dict(sorted(attention.items())),
-        "pauses": [f"{pause.switch}: {pause.why}" for pause in services.pauses.list()],
-        "sessions": [
-            {
-                "session_id": session.session_id,
-                "paused": session.paused,
-                "ends_s": _end_s(session),
-                "budgets": [_budget_json(budget) for budget in _limits(services, session.session_id)],
-            }
-            for session in services.sessions.list()
-        ],
-        "next_fires": _next_fires(services),
-    }
-
-
 def _print_survey(found: dict[str, Any]) -> None:
     print_line(f"workers    {found['workers'] or 'take their ticks'}")
     print_line("queues     " + ", ".join(f"{name} {length}" for name, length in found["queues"].items()))
@@ -299,42 +257,6 @@ def _print_survey(found: dict[str, Any]) -> None:
     )
 
 
-def _next_fires(services: Runtime) -> list[dict[str, Any]]:
-    from worker.execution.fire import read_strategies
-    from worker.strategies.schedule import next_slot
-
-    settings = services.settings
-    if settings.strategies_file is None:
-        return []
-    fires = [
-        (strategy.name, next_slot(strategy, services.now_s))
-        for strategy in read_strategies(settings.strategies_file, settings.chain_id)
-        if strategy.enabled
-    ]
-    return [
-        {"strategy": name, "at_s": at_s}
-        for name, at_s in sorted(fires, key=lambda fire: (fire[1] or 0, fire[0]))
-        if at_s is not None
-    ]
-
-
-def _end_s(session: Any) -> int | None:
-    """When the last of the session's time frames closes, unix seconds; None when one of its actions has none."""
-    from worker.policies import TimeFrame
-
-    ends: list[int] = []
-    for action in session.actions:
-        closing = [
-            policy.valid_until_s
-            for policy in action.policies or ()
-            if isinstance(policy, TimeFrame) and policy.valid_until_s
-        ]
-        if not closing:
-            return None
-        ends.append(min(closing))
-    return max(ends, default=None)
-
-
 def _left(end_s: int | None, now_s: float) -> str:
     if end_s is None:
         return "no end"
@@ -346,23 +268,6 @@ def _bar(used: int, limit: int) -> str:
     per_cent = min(100, used * 100 // limit) if limit else 100
     full = per_cent * _BAR // 100
     return f"[{'#' * full}{'-' * (_BAR - full)}] {per_cent:3} %"
-
-
-def _limits(services: Runtime, session_id: str) -> list[Budget]:
-    """The limits that a person set; that an approval enables once is counted like one, and is none."""
-    from worker.execution.prepare import ENABLE_POLICY
-
-    return [budget for budget in services.ledger.budgets(session_id) if budget.policy != ENABLE_POLICY]
-
-
-def _budget_json(budget: Budget) -> dict[str, str]:
-    return {
-        "policy": budget.policy,
-        "token": budget.token,
-        "limit": str(budget.limit),
-        "spent": str(budget.spent),
-        "reserved": str(budget.reserved),
-    }
 
 
 def _budget_row(budget: Budget, write: Any) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 import structlog
 
 from worker.errors import ExecutorError
+from worker.execution import metrics
 from worker.execution.retry import LEDGER_LOST, Move, Plan, attention_of_wait, backoff_ms, plan_for
 from worker.execution.runtime import Runtime
 from worker.intents.model import IntentRecord, TradeIntent
@@ -66,7 +67,7 @@ class Attempt:
         now_ms = runtime.now_ms()
         if next_stage and not due_ms:
             due_ms = now_ms + runtime.settings.stuck_after_ms
-        stored = {"attention": ""} | dict(fields or {})
+        stored = {"attention": "", "entered_ms": str(now_ms)} | dict(fields or {})
         runtime.ledger.transition(
             record.intent_id,
             fence=record.fence,
@@ -80,7 +81,7 @@ class Attempt:
             fields=stored,
         )
         self.left = True
-        audit(record, to_state, why)
+        audit(record, to_state, why, now_ms=now_ms)
         if next_stage:
             send(runtime, next_stage, record.intent)
 
@@ -155,6 +156,7 @@ def run_stage(
     if record is None:
         log.debug("nothing to do", intent_id=intent_id)
         return
+    metrics.claimed(record, now_ms=runtime.now_ms())
     attempt = Attempt(runtime, record)
     try:
         if quarantined(runtime, record):
@@ -249,8 +251,9 @@ def send(runtime: Runtime, stage: str, intent: TradeIntent) -> None:
         log.warning("message not sent", stage=stage, intent_id=intent_id, error=type(error).__name__)
 
 
-def audit(record: IntentRecord, to_state: State, why: str) -> None:
-    """One log line for each change of state."""
+def audit(record: IntentRecord, to_state: State, why: str, *, now_ms: int) -> None:
+    """One log line for each change of state, and its figures."""
+    metrics.moved(record, to_state, why, now_ms=now_ms)
     log.info(
         "intent ended" if to_state in FINAL else "intent moved",
         intent_id=record.intent_id,

@@ -12,6 +12,7 @@ from worker.execution.errors import (
     PolicyDeniedError,
     SessionUnusableError,
 )
+from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import read_again
 from worker.execution.route_request import pre_claim_calls
 from worker.execution.runtime import Runtime
@@ -69,7 +70,8 @@ def _work(attempt: Attempt) -> None:
     request = quote_request(
         runtime.orchestrator.version, session, calls, sponsored=record.intent.sponsored, enable=enable
     )
-    quote = read_again(lambda: runtime.orchestrator.quote(request))
+    with timed(REQUESTS, "quote"):
+        quote = read_again(lambda: runtime.orchestrator.quote(request))
     now_s = runtime.now_s
     explained = explain(
         quote,

@@ -8,6 +8,7 @@ from typing import Any
 
 from worker.execution.attempt import Attempt, held_back, run_stage
 from worker.execution.errors import UnexplainedQuoteError
+from worker.execution.metrics import KEYS, timed
 from worker.execution.prepare import (
     digests,
     end_if_out_of_time,
@@ -72,7 +73,8 @@ def _work(attempt: Attempt) -> None:
         )
     # the last moment: what was read above may be seconds old
     require_running(runtime, record.intent, session)
-    members = signatures(message, session, runtime.keys, enable=enable)
+    with timed(KEYS):
+        members = signatures(message, session, runtime.keys, enable=enable)
     body = submit_body(quote, members)
     attempt.move(
         State.SIGNED,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import structlog
 
 from worker.execution.attempt import MAYBE, Attempt, describe, run_stage
+from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import attention_of_wait, backoff_ms, plan_for, send_again
 from worker.execution.runtime import Runtime, version_of
 from worker.intents.states import State
@@ -50,11 +51,12 @@ def _work(attempt: Attempt) -> None:
         return
     attempt.note(sent=MAYBE)
     try:
-        result = send_again(
-            lambda: runtime.orchestrator_of(version_of(record)).submit(
-                record.body, intent_digest=record.fields.get("intent_digest", "")
+        with timed(REQUESTS, "submit"):
+            result = send_again(
+                lambda: runtime.orchestrator_of(version_of(record)).submit(
+                    record.body, intent_digest=record.fields.get("intent_digest", "")
+                )
             )
-        )
     except (NeverSentError, RateLimitedError, AuthError) as error:
         # certainly not accepted, by this try: what is known goes back to what it was
         wait_ms = backoff_ms(record.attempts, error)

@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from worker.execution.attempt import MAYBE, audit, describe, give_back, quarantined, send
+from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import attention_of_wait
 from worker.execution.runtime import Runtime, version_of
 from worker.intents.model import IntentRecord
@@ -120,7 +121,8 @@ def poll(runtime: Runtime, record: IntentRecord) -> None:
     if int(record.fields.get("lease_until_ms", "0") or "0") > runtime.now_ms():
         return  # being sent at this moment; its lease's end is its due time
     try:
-        status = runtime.orchestrator_of(version_of(record)).status(record.orchestrator_id)
+        with timed(REQUESTS, "status"):
+            status = runtime.orchestrator_of(version_of(record)).status(record.orchestrator_id)
     except NotFoundError:
         _not_found(runtime, record)
         return
@@ -242,6 +244,7 @@ def _move(
     *,
     due_ms: int = 0,
 ) -> None:
+    now_ms = runtime.now_ms()
     runtime.ledger.transition(
         record.intent_id,
         fence=record.fence,
@@ -249,11 +252,11 @@ def _move(
         to_state=to_state,
         who=runtime.who,
         why=why,
-        now_ms=runtime.now_ms(),
+        now_ms=now_ms,
         due_ms=due_ms,
-        fields=fields,
+        fields={"entered_ms": str(now_ms)} | fields,
     )
-    audit(record, to_state, why)
+    audit(record, to_state, why, now_ms=now_ms)
 
 
 def _watched_ms(runtime: Runtime, record: IntentRecord) -> int:

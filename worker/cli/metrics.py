@@ -1,0 +1,157 @@
+"""``session-executor metrics``: the workers' figures and the ledger's, for Prometheus to scrape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from worker.cli.context import runtime
+from worker.cli.output import note
+from worker.cli.survey import survey
+from worker.errors import InputError
+from worker.execution.metrics import ALL
+
+if TYPE_CHECKING:
+    from worker.execution.runtime import Runtime
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def metrics(
+    port: Annotated[int, typer.Option(help="Serve them; without it they are printed once.", min=0, max=65_535)] = 0,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+) -> None:
+    """What Prometheus scrapes: counters and times of all workers of this machine, and the state of the ledger.
+
+    The workers and this command need the same folder in PROMETHEUS_MULTIPROC_DIR; without it only the ledger is shown.
+    """
+    services = runtime()
+    text = os.environ.get(FOLDER, "")
+    folder = Path(text) if text else None
+    if not port:
+        typer.echo(exposition(services, folder).decode(), nl=False)
+        return
+    exposition(services, folder)  # what is wrong with the folder is said now, not at the first scrape
+    with serve(lambda: exposition(services, folder), host, port) as server:
+        note(f"serving http://{host}:{server.server_port}/metrics")
+        server.serve_forever()
+
+
+def serve(text: Callable[[], bytes], host: str, port: int) -> ThreadingHTTPServer:
+    """A server of one page, bound and not yet running.
+
+    Raises:
+        InputError: it cannot listen there.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            """Answer a scrape."""
+            if self.path.partition("?")[0] != "/metrics":
+                self.send_error(404)
+                return
+            body = text()
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+            """Scrapes are not worth a line each."""
+
+    try:
+        return ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"cannot listen on {host}:{port} ({type(error).__name__})",
+            field="--port",
+            fix="give a free port and an address of this machine",
+        ) from None
+
+
+class LedgerCollector(Collector):
+    """What the ledger knows at the moment of a scrape. A ledger that does not answer gives ``sx_ledger_up 0``."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics."""
+        up = GaugeMetricFamily("sx_ledger_up", "Whether Redis answered this scrape.")
+        try:
+            found = survey(self._runtime)
+        except Exception:  # noqa: BLE001 - whatever it is, a scrape must say so rather than fail
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        yield _family("sx_intents", "Intents in the ledger.", "state", found["intents"])
+        yield _family("sx_intents_attention", "Intents a person should look at.", "code", found["attention"])
+        yield _family("sx_queue_messages", "Messages that wait.", "queue", found["queues"])
+        yield GaugeMetricFamily("sx_intents_in_flight", "Signed and not final.", found["in_flight"])
+        yield GaugeMetricFamily("sx_poison_messages", "Messages ever set aside.", found["poison"])
+        yield GaugeMetricFamily(
+            "sx_workers_stalled", "1 when ticks wait that no worker takes.", 1 if found["workers"] else 0
+        )
+        used = GaugeMetricFamily(
+            "sx_budget_used_ratio", "Spent and reserved, of the limit.", labels=["session", "policy", "token"]
+        )
+        ends = GaugeMetricFamily(
+            "sx_session_end_seconds", "When the session's time frame closes, unix seconds.", labels=["session"]
+        )
+        for session in found["sessions"]:
+            if session["ends_s"] is not None:
+                ends.add_metric([session["session_id"]], session["ends_s"])
+            for budget in session["budgets"]:
+                taken, limit = int(budget["spent"]) + int(budget["reserved"]), int(budget["limit"])
+                labels = [session["session_id"], budget["policy"], budget["token"]]
+                # whole per mille first: the amounts may be too large for a float to tell apart
+                used.add_metric(labels, taken * 1000 // limit / 1000)
+        yield used
+        yield ends
+
+
+def _family(name: str, words: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, words, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
+
+
+def exposition(runtime: Runtime, folder: Path | None) -> bytes:
+    """Everything, in Prometheus's text format.
+
+    Args:
+        runtime: where the ledger is.
+        folder: what the workers' ``PROMETHEUS_MULTIPROC_DIR`` is; None for this process's own figures.
+
+    Raises:
+        InputError: the folder is none.
+    """
+    registry = CollectorRegistry()
+    if folder is None:
+        for metric in ALL:
+            registry.register(metric)
+    elif folder.is_dir():
+        multiprocess.MultiProcessCollector(registry, str(folder))
+    else:
+        raise InputError(
+            f"{folder} is no folder",
+            field="PROMETHEUS_MULTIPROC_DIR",
+            fix="make it, and give the same to the workers",
+        )
+    registry.register(LedgerCollector(runtime))
+    return generate_latest(registry)

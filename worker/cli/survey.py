@@ -1,0 +1,107 @@
+"""What the system is doing, at one moment: what ``status`` shows and what a scrape of the metrics tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from config.celery import QUEUES, celery_settings
+from config.health import problem
+from tasks.poison import PoisonBox
+from worker.execution.fire import read_strategies
+from worker.execution.prepare import ENABLE_POLICY
+from worker.intents.states import FINAL, State
+from worker.ledger.connection import connect
+from worker.policies import TimeFrame
+from worker.strategies.schedule import next_slot
+
+if TYPE_CHECKING:
+    from worker.execution.runtime import Runtime
+    from worker.ledger.port import Budget
+    from worker.sessions.importing import RegisteredSession
+
+#: How many records that are not final are looked at for attention.
+_MOST_OPEN = 10_000
+
+
+def survey(services: Runtime) -> dict[str, Any]:
+    """What ``status`` shows, as JSON has it; amounts are strings of base units.
+
+    Raises:
+        LedgerUnavailableError and what Redis's other users raise.
+    """
+    settings = services.settings
+    client = connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
+    prefix = celery_settings(settings)["broker_transport_options"]["global_keyprefix"]
+    open_states = [state for state in State if state not in FINAL]
+    waiting = services.ledger.list_intents(states=open_states, limit=_MOST_OPEN)
+    dead = services.ledger.list_intents(states=[State.DEAD], limit=_MOST_OPEN)
+    attention = Counter(record.attention for record in (*waiting, *dead) if record.attention)
+    return {
+        "at_ms": services.now_ms(),
+        "chain_id": settings.chain_id,
+        "workers": problem("worker", settings),
+        "queues": {name: int(client.llen(f"{prefix}{name}")) for name in QUEUES},  # pyright: ignore[reportArgumentType] - the client is synchronous
+        "poison": sum(PoisonBox(client).counts().values()),
+        "intents": {str(state): number for state, number in services.ledger.counts().items() if number},
+        "in_flight": sum(record.state in {State.SIGNED, State.SUBMITTED} for record in waiting),
+        "attention": dict(sorted(attention.items())),
+        "pauses": [f"{pause.switch}: {pause.why}" for pause in services.pauses.list()],
+        "sessions": [
+            {
+                "session_id": session.session_id,
+                "paused": session.paused,
+                "ends_s": _end_s(session),
+                "budgets": [budget_json(budget) for budget in limits(services, session.session_id)],
+            }
+            for session in services.sessions.list()
+        ],
+        "next_fires": _next_fires(services),
+    }
+
+
+def _next_fires(services: Runtime) -> list[dict[str, Any]]:
+    settings = services.settings
+    if settings.strategies_file is None:
+        return []
+    fires = [
+        (strategy.name, next_slot(strategy, services.now_s))
+        for strategy in read_strategies(settings.strategies_file, settings.chain_id)
+        if strategy.enabled
+    ]
+    return [
+        {"strategy": name, "at_s": at_s}
+        for name, at_s in sorted(fires, key=lambda fire: (fire[1] or 0, fire[0]))
+        if at_s is not None
+    ]
+
+
+def _end_s(session: RegisteredSession) -> int | None:
+    """When the last of the session's time frames closes, unix seconds; None when one of its actions has none."""
+    ends: list[int] = []
+    for action in session.actions:
+        closing = [
+            policy.valid_until_s
+            for policy in action.policies or ()
+            if isinstance(policy, TimeFrame) and policy.valid_until_s
+        ]
+        if not closing:
+            return None
+        ends.append(min(closing))
+    return max(ends, default=None)
+
+
+def limits(services: Runtime, session_id: str) -> list[Budget]:
+    """The limits that a person set; that an approval enables once is counted like one, and is none."""
+    return [budget for budget in services.ledger.budgets(session_id) if budget.policy != ENABLE_POLICY]
+
+
+def budget_json(budget: Budget) -> dict[str, str]:
+    """A limit as JSON has it; base units as strings."""
+    return {
+        "policy": budget.policy,
+        "token": budget.token,
+        "limit": str(budget.limit),
+        "spent": str(budget.spent),
+        "reserved": str(budget.reserved),
+    }
