@@ -16,7 +16,6 @@ import typer
 
 from worker.cli.context import find_session, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
-from worker.cli.survey import budget_json, limits, survey
 from worker.errors import InputError
 from worker.intents.states import FINAL, State
 
@@ -49,6 +48,29 @@ def add_to(app: typer.Typer) -> None:
     app.command()(why)
     app.command()(export)
     app.command()(report)
+    app.command()(metrics)
+
+
+def metrics(
+    port: Annotated[
+        int, typer.Option(help="Serve them; without it they are printed once.", min=0, max=65_535)
+    ] = 0,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+) -> None:
+    """What Prometheus scrapes: counters and times of all workers of this machine, and the state of the ledger.
+
+    The workers and this command need the same folder in PROMETHEUS_MULTIPROC_DIR; without it only the ledger is shown.
+    """
+    from worker.cli.metrics import exposition, folder, serve
+
+    services, where = runtime(), folder()
+    page = exposition(services, where)  # what is wrong with the folder is said now, not at the first scrape
+    if not port:
+        sys.stdout.write(page.decode())
+        return
+    with serve(lambda: exposition(services, where), host, port) as server:
+        note(f"serving http://{host}:{server.server_port}/metrics")
+        server.serve_forever()
 
 
 def status(as_json: JsonFlag = False) -> None:
@@ -56,6 +78,8 @@ def status(as_json: JsonFlag = False) -> None:
 
     Exit code 1 when somebody should look: attention, poison, or ticks that nobody takes.
     """
+    from worker.cli.survey import survey
+
     found = survey(runtime())
     if as_json:
         print_json(found)
@@ -70,6 +94,8 @@ def watch(
     times: Annotated[int, typer.Option(help="How many looks; 0 is until interrupted.", min=0)] = 0,
 ) -> None:
     """The status again and again."""
+    from worker.cli.survey import survey
+
     services = runtime()
     looked = 0
     while True:
@@ -90,6 +116,7 @@ def why(
     as_json: JsonFlag = False,
 ) -> None:
     """Why an intent is where it is: the last word, who said it, what it means, and the limits as they stand."""
+    from worker.cli.survey import budget_json, limits
     from worker.execution.attention import ATTENTION
 
     services = runtime()

@@ -45,7 +45,6 @@ app.add_typer(strategies.app, name="strategies")
 app.add_typer(ledger.app, name="ledger")
 pauses.add_to(app)
 console.add_to(app)
-app.command("metrics")(metrics.metrics)
 app.command("doctor")(doctor.doctor)
 app.command("devnet")(devnet.devnet)
 

@@ -6,16 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from worker.cli.context import runtime
-from worker.cli.output import note
 from worker.cli.survey import survey
 from worker.errors import InputError
 from worker.execution.metrics import ALL
@@ -26,24 +23,10 @@ if TYPE_CHECKING:
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def metrics(
-    port: Annotated[int, typer.Option(help="Serve them; without it they are printed once.", min=0, max=65_535)] = 0,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-) -> None:
-    """What Prometheus scrapes: counters and times of all workers of this machine, and the state of the ledger.
-
-    The workers and this command need the same folder in PROMETHEUS_MULTIPROC_DIR; without it only the ledger is shown.
-    """
-    services = runtime()
+def folder() -> Path | None:
+    """Where the workers of this machine write their figures; None when that is not set."""
     text = os.environ.get(FOLDER, "")
-    folder = Path(text) if text else None
-    if not port:
-        typer.echo(exposition(services, folder).decode(), nl=False)
-        return
-    exposition(services, folder)  # what is wrong with the folder is said now, not at the first scrape
-    with serve(lambda: exposition(services, folder), host, port) as server:
-        note(f"serving http://{host}:{server.server_port}/metrics")
-        server.serve_forever()
+    return Path(text) if text else None
 
 
 def serve(text: Callable[[], bytes], host: str, port: int) -> ThreadingHTTPServer:
@@ -110,7 +93,9 @@ class LedgerCollector(Collector):
             "sx_budget_used_ratio", "Spent and reserved, of the limit.", labels=["session", "policy", "token"]
         )
         ends = GaugeMetricFamily(
-            "sx_session_end_seconds", "When the session's time frame closes, unix seconds.", labels=["session"]
+            "sx_session_end_seconds",
+            "When the session's time frame closes, unix seconds.",
+            labels=["session"],
         )
         for session in found["sessions"]:
             if session["ends_s"] is not None:
@@ -131,26 +116,26 @@ def _family(name: str, words: str, label: str, values: dict[str, int]) -> GaugeM
     return family
 
 
-def exposition(runtime: Runtime, folder: Path | None) -> bytes:
+def exposition(runtime: Runtime, where: Path | None) -> bytes:
     """Everything, in Prometheus's text format.
 
     Args:
         runtime: where the ledger is.
-        folder: what the workers' ``PROMETHEUS_MULTIPROC_DIR`` is; None for this process's own figures.
+        where: what the workers' ``PROMETHEUS_MULTIPROC_DIR`` is; None for this process's own figures.
 
     Raises:
         InputError: the folder is none.
     """
     registry = CollectorRegistry()
-    if folder is None:
+    if where is None:
         for metric in ALL:
             registry.register(metric)
-    elif folder.is_dir():
-        multiprocess.MultiProcessCollector(registry, str(folder))
+    elif where.is_dir():
+        multiprocess.MultiProcessCollector(registry, str(where))
     else:
         raise InputError(
-            f"{folder} is no folder",
-            field="PROMETHEUS_MULTIPROC_DIR",
+            f"{where} is no folder",
+            field=FOLDER,
             fix="make it, and give the same to the workers",
         )
     registry.register(LedgerCollector(runtime))

@@ -10,7 +10,7 @@ Labels are few and closed: no id, address or text from outside is ever one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from prometheus_client import Counter, Histogram
@@ -27,9 +27,7 @@ _REASONS = frozenset(
     }
 )
 
-MOVES = Counter(
-    "sx_intent_moves", "Changes of state of intents.", ["from_state", "to_state"], registry=None
-)
+MOVES = Counter("sx_intent_moves", "Changes of state of intents.", ["from_state", "to_state"], registry=None)
 ENDS = Counter(
     "sx_intents_ended_badly",
     "Intents REJECTED, FAILED, EXPIRED or DEAD, by what said so and the state they were in.",
@@ -57,7 +55,11 @@ REQUESTS = Histogram(
     registry=None,
 )
 KEYS = Histogram(
-    "sx_key_use_seconds", "Fetching the keys, signing and dropping them.", ["outcome"], buckets=_SECONDS, registry=None
+    "sx_key_use_seconds",
+    "Fetching the keys, signing and dropping them.",
+    ["outcome"],
+    buckets=_SECONDS,
+    registry=None,
 )
 ALL = (MOVES, ENDS, STAGE, LIFE, PICKUP, REQUESTS, KEYS)
 
@@ -89,7 +91,7 @@ def claimed(record: IntentRecord, *, now_ms: int) -> None:
 
 
 @contextmanager
-def timed(histogram: Histogram, *labels: str) -> Iterator[None]:
+def timed(histogram: Histogram, *labels: str) -> Generator[None]:
     """Time a block; the last label is its outcome: ``ok``, or the class of the error."""
     start = time.perf_counter()
     outcome = "ok"

@@ -229,8 +229,8 @@ def test_a_worker_that_dies_while_sending_leaves_it_maybe_sent(
     dying = pipeline.new_runtime()
     real = dying.orchestrator.submit
 
-    def accepted_then_killed(body: str) -> Any:
-        real(body)
+    def accepted_then_killed(body: str, **more: str) -> Any:
+        real(body, **more)
         raise KilledError
 
     dying.orchestrator.submit = accepted_then_killed  # pyright: ignore[reportAttributeAccessIssue]
