@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -21,6 +22,13 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    @field_validator("arbiters")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"0x[0-9a-fA-F]{40}", item, re.ASCII) for item in value):
+            raise ValueError("must be a JSON list of addresses, 0x and 40 hex digits each")
+        return tuple(item.lower() for item in value)
+
     # --- services
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Ledger and Celery broker; rediss:// for TLS."
@@ -29,6 +37,10 @@ class Settings(BaseSettings):
         SecretStr("http://127.0.0.1:8545"), description="JSON-RPC endpoint of the session's chain."
     )
     chain_id: int = Field(8453, description="The chain that the RPC endpoint must report.", gt=0)
+    source_rpc_urls: dict[int, SecretStr] = Field(
+        default_factory=dict[int, SecretStr],
+        description='Endpoints of further chains that trades may use, as JSON: {"42161": "https://…"}.',
+    )
     orchestrator_url: str = Field(
         "https://v1.orchestrator.rhinestone.dev", description="Base URL of the orchestrator."
     )
@@ -45,6 +57,10 @@ class Settings(BaseSettings):
     orchestrator_jwt_app_id: str = Field("", description="The tokens' app_id.")
     orchestrator_version: Literal["2026-01.alps", "2026-04.blanc"] = Field(
         "2026-01.alps", description="The wire version; sent as x-api-version."
+    )
+
+    arbiters: tuple[str, ...] = Field(
+        (), description='Further addresses that a Permit2 route may name as spender, as JSON: ["0x…"].'
     )
 
     # --- memory outside of Redis

@@ -6,7 +6,8 @@ RefusedError
 ├── SessionUnusableError   the session cannot sign now: not enabled, approval used up, paused, another chain
 └── PausedError            an operator has stopped its account, chain or strategy, or everything
 InputError
-└── IntentInputError       what is asked for cannot be an intent
+├── IntentInputError       what is asked for cannot be an intent
+└── UnservedChainError     a session's chain has no endpoint in the settings
 ServiceError
 ├── ClockSkewError         our clock and the chain's differ too much to judge a time frame
 ├── StaleQuoteError        the quote leaves too little time; a new one is asked for
@@ -36,6 +37,10 @@ class PausedError(RefusedError):
 
 class IntentInputError(InputError):
     """What is asked for cannot be an intent."""
+
+
+class UnservedChainError(InputError):
+    """A session's chain has no endpoint in the settings."""
 
 
 class ClockSkewError(ServiceError):

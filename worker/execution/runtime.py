@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from config.settings import Settings
+from worker.execution.errors import UnservedChainError
 from worker.intents.model import IntentRecord
 from worker.keys.errors import KeyStoreSetupError
 from worker.keys.port import KeyStore
@@ -154,14 +155,43 @@ class Runtime:
 
     @cached_property
     def chain(self) -> ChainReader:
-        """The sessions' chain."""
+        """The program's own chain."""
+        return self._reader(self.settings.rpc_url.get_secret_value(), self.settings.chain_id)
+
+    def chain_of(self, chain_id: int) -> ChainReader:
+        """The chain of a session: the program's own, or a further one that trades may use.
+
+        Raises:
+            UnservedChainError: no endpoint is set for it.
+        """
+        if chain_id == self.settings.chain_id:
+            return self.chain
+        found = self._source_chains.get(chain_id)
+        if found is None:
+            url = self.settings.source_rpc_urls.get(chain_id)
+            if url is None:
+                raise UnservedChainError(
+                    f"chain {chain_id} is not served: this program is set to {', '.join(map(str, self.chain_ids))}",
+                    field="session",
+                    fix=f'add "{chain_id}" to SESSION_EXECUTOR_SOURCE_RPC_URLS',
+                )
+            found = self._source_chains[chain_id] = self._reader(url.get_secret_value(), chain_id)
+        return found
+
+    @property
+    def chain_ids(self) -> tuple[int, ...]:
+        """The chains that are served, the program's own first."""
+        own = self.settings.chain_id
+        return own, *sorted(set(self.settings.source_rpc_urls) - {own})
+
+    @cached_property
+    def _source_chains(self) -> dict[int, ChainReader]:
+        return {}
+
+    def _reader(self, url: str, chain_id: int) -> ChainReader:
         from worker.chain.reader import ChainReader  # noqa: PLC0415
 
-        return ChainReader(
-            self.settings.rpc_url.get_secret_value(),
-            chain_id=self.settings.chain_id,
-            timeout_ms=self.settings.rpc_timeout_ms,
-        )
+        return ChainReader(url, chain_id=chain_id, timeout_ms=self.settings.rpc_timeout_ms)
 
 
 def version_of(record: IntentRecord) -> ApiVersion:

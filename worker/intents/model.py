@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.intents.states import State
+from worker.intents.trade import Trade
 from worker.policies.base import CounterChange, Execution
 
 
@@ -16,14 +17,15 @@ class TradeIntent:
     """What an operator or a strategy asks for.
 
     Attributes:
-        session_id: ``ses_`` + 16 hex digits, see ``worker/sessions/registry.py``.
+        session_id: ``ses_`` + 16 hex digits, the target chain's session if there are several, see ``worker/sessions/registry.py``.
         idempotency_key: the caller's name for this one execution, 1..200 printable characters.
         calls: the calls the account shall make on the session's chain, in order.
-        sponsored: whether the integrator's project pays the fees.
+        sponsored: whether the integrator's project pays the fees; a trade can say which.
         not_after: unix seconds after which the intent must not be signed any more; 0 means no limit.
         source: who enqueued it: ``cli``, ``api`` or ``strategy:<name>``.
         note: free text for people, e.g. ``transfer 10 USDC to 0x…``.
         urgent: to be worked on before everything that is not: a stop-loss, say.
+        trade: tokens, other chains and terms, for intents that are more than calls on one chain.
     """
 
     session_id: str
@@ -34,6 +36,7 @@ class TradeIntent:
     source: str = "api"
     note: str = ""
     urgent: bool = False
+    trade: Trade | None = None
 
     @property
     def intent_id(self) -> str:
@@ -48,7 +51,8 @@ class TradeIntent:
     def payload(self) -> str:
         """Canonical JSON of what was asked; two requests are the same iff these are equal.
 
-        ``source`` and ``note`` do not change what is executed and are left out.
+        ``source`` and ``note`` do not change what is executed and are left out. An intent without a trade has no such
+        member, so that the hashes of older records stay.
         """
         return json.dumps(
             {
@@ -61,7 +65,8 @@ class TradeIntent:
                 "sponsored": self.sponsored,
             }
             # only where it says something: the payloads of earlier records keep their hashes
-            | ({"urgent": True} if self.urgent else {}),
+            | ({"urgent": True} if self.urgent else {})
+            | ({} if self.trade is None else {"trade": self.trade.to_json()}),
             sort_keys=True,
             separators=(",", ":"),
         )
@@ -88,6 +93,7 @@ class TradeIntent:
             source=source,
             note=note,
             urgent=value.get("urgent", False),
+            trade=Trade.from_json(value["trade"]) if "trade" in value else None,
         )
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from worker.errors import InputError
 from worker.intents.model import HistoryEntry, IntentRecord, TradeIntent
 from worker.intents.states import State
 from worker.ledger.errors import LedgerInconsistentError, LedgerInputError
@@ -244,7 +245,7 @@ def parse_record(intent_id: str, values: Mapping[str, str], history: Iterable[st
             fields=_fields(values),
             history=parse_history(history),
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, InputError) as error:
         raise _inconsistent(intent_id, f"it does not parse ({type(error).__name__})") from error
     # What is executed comes from the payload: it must be the payload that the id and the hash were made of.
     if record.intent_id != intent_id or intent.payload_hash() != values["payload_hash"]:

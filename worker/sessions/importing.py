@@ -12,10 +12,12 @@ from eth_abi.exceptions import EncodingError
 
 from worker.policies.evaluate import PolicyTable
 from worker.policies.guardrails import SESSION_SCOPE, STRATEGY_SCOPE, ScopeRules
+from worker.policies.permit2_claim import Permit2Claim
 from worker.sessions.chains import chain_of
 from worker.sessions.encoding import (
     AnySession,
     check_enableable,
+    claim_policies,
     expires_s,
     granted_actions,
     has_actions,
@@ -103,6 +105,11 @@ class RegisteredSession:
     def actions(self) -> tuple[Action, ...]:
         """What the user granted, compiled from a swap scope or permissions where there are; () may do everything."""
         return granted_actions(self.session)
+
+    @property
+    def claim_policies(self) -> tuple[Permit2Claim, ...]:
+        """What a Permit2 claim of it may look like; () for whatever it likes."""
+        return claim_policies(self.session)
 
     def fingerprint(self) -> bytes:
         """32 bytes that cover the account and all that the emissary stores, but neither chain nor approval."""

@@ -79,6 +79,12 @@ _DEV_ARBITERS = {
     "ACROSS": ("0x1b19973f7a29e950ad4faf8872745b6378005517", "0x8343fbba0526dec1c952a098057021027648bcf9"),
 }
 
+
+def known_arbiters() -> frozenset[str]:
+    """Every production arbiter that the SDK lists for a settlement layer: who may be the spender of a claim."""
+    return frozenset(address for addresses in _ARBITERS.values() for address in addresses)
+
+
 _Made = TypeVar("_Made", bound=PolicyModel)
 
 

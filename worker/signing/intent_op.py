@@ -177,6 +177,15 @@ def _permit2(element: Mapping[str, Any], nonce: int, deadline: int, index: int) 
     return TypedPayload("permit2", chain_id, message.digest(chain_id), message, index)
 
 
+def read_ops(value: Mapping[str, Any], where: str) -> Ops:
+    """``{vt, ops}`` of a mandate, for ops that no message covers.
+
+    Raises:
+        SigningInputError: a field is missing or malformed.
+    """
+    return _ops(value, where)
+
+
 def _settlement_context(element: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     mandate = _member(element, "mandate", where)
     qualifier = _member(mandate, "qualifier", f"{where}.mandate")
