@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from worker.execution.ask import check_legs
 from worker.execution.attempt import send
 from worker.execution.errors import IntentInputError
 from worker.execution.runtime import Runtime
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
 from worker.ledger.port import Enqueued
+from worker.sessions.importing import RegisteredSession
 
 MAX_CALLS = 10
 """Calls per chain that the API takes."""
+DEADLINE_MIN_S, DEADLINE_MAX_S = 120, 86_400
+"""How far ahead a custom deadline may lie (orchestrator.md 3)."""
 
 
 def enqueue(runtime: Runtime, intent: TradeIntent) -> Enqueued:
@@ -20,17 +24,18 @@ def enqueue(runtime: Runtime, intent: TradeIntent) -> Enqueued:
     that a refusal is a record too.
 
     Raises:
-        IntentInputError: the intent cannot be executed as it is.
+        IntentInputError, TradeInputError: the intent cannot be executed as it is.
+        SessionUnusableError: a source chain's session can sign no claim.
         SessionNotFoundError, IdempotencyConflictError, LedgerUnavailableError, SessionStoreUnavailableError
     """
     session = runtime.sessions.get(intent.session_id)
     _check(intent, runtime.now_s)
-    if session.chain_id != runtime.settings.chain_id:
-        raise IntentInputError(
-            f"is for chain {session.chain_id}, and this program is set to chain {runtime.settings.chain_id}",
-            field="session",
-            fix="set SESSION_EXECUTOR_CHAIN_ID and SESSION_EXECUTOR_RPC_URL, or use another session",
-        )
+    _check_chain(runtime, session)
+    if intent.trade is not None:
+        sources = tuple(runtime.sessions.get(name) for name in intent.trade.sources) or (session,)
+        for source in sources:
+            _check_chain(runtime, source)
+        check_legs(session, sources, intent.trade)
     now_ms = runtime.now_ms()
     enqueued = runtime.ledger.enqueue(intent, now_ms=now_ms, due_ms=now_ms + runtime.settings.stuck_after_ms)
     if enqueued.record.state is State.QUEUED:
@@ -38,8 +43,28 @@ def enqueue(runtime: Runtime, intent: TradeIntent) -> Enqueued:
     return enqueued
 
 
+def _check_chain(runtime: Runtime, session: RegisteredSession) -> None:
+    if session.chain_id in runtime.chain_ids:
+        return
+    served = ", ".join(map(str, runtime.chain_ids))
+    raise IntentInputError(
+        f"is for chain {session.chain_id}, and this program is set to chain {served}",
+        field="session",
+        fix="set SESSION_EXECUTOR_CHAIN_ID and SESSION_EXECUTOR_RPC_URL, or use another session",
+    )
+
+
 def _check(intent: TradeIntent, now_s: int) -> None:
-    if not intent.calls:
+    trade = intent.trade
+    if trade is not None:
+        trade.check()
+        if trade.deadline_s and not now_s + DEADLINE_MIN_S <= trade.deadline_s <= now_s + DEADLINE_MAX_S:
+            raise IntentInputError(
+                f"is not {DEADLINE_MIN_S} to {DEADLINE_MAX_S} s from now",
+                field="trade.customDeadline",
+                fix="give unix seconds in that range, or leave it out",
+            )
+    if not intent.calls and not (trade and (trade.tokens or trade.source_calls)):
         raise IntentInputError("holds no call", field="calls", fix="give at least one")
     if len(intent.calls) > MAX_CALLS:
         raise IntentInputError(

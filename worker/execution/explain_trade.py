@@ -241,6 +241,7 @@ def _check_permit2(
     latest_s = 0
     after: tuple[Execution, ...] = ()
     outs: list[list[tuple[str, int]]] = []
+    claims: list[tuple[TypedPayload, Permit2Message, Leg]] = []
     for index, (payload, element) in enumerate(zip(message.origins, elements, strict=True)):
         path = f"intentOp.elements[{index}]"
         claim = payload.message
@@ -263,9 +264,6 @@ def _check_permit2(
             )
         for token, amount in _amounts(element.get("idsAndAmounts"), f"{path}.idsAndAmounts"):
             taken[payload.chain_id, token] += amount
-        spent = element.get("spendTokens", [])
-        if spent != [] and spent != element.get("idsAndAmounts"):
-            refuse(f"{path}.spendTokens", "differs from idsAndAmounts, which is what is signed")
         before[payload.chain_id] = _check_origin_ops(claim, leg, ask, f"{path}.mandate.preClaimOps")
         found = _check_mandate(claim, ask, f"{path}.mandate", now_s)
         if index and found != after:
@@ -275,9 +273,17 @@ def _check_permit2(
         outs.append(_amounts(mandate.get("tokenOut"), f"{path}.mandate.tokenOut", empty=True))
         _check_qualifier(mandate, f"{path}.mandate.qualifier.encodedVal")
         latest_s = max(latest_s, claim.deadline, claim.mandate.target.fill_expiry)
-        _judge_claim(payload, claim, leg, path)
+        claims.append((payload, claim, leg))
     _check_taken(taken, ask, elements)
+    for index, element in enumerate(elements):
+        if element.get("spendTokens", []) not in ([], element.get("idsAndAmounts")):
+            refuse(
+                f"intentOp.elements[{index}].spendTokens",
+                "differs from idsAndAmounts, which is what is signed",
+            )
     _check_out(outs, ask, "intentOp.elements[0].mandate.tokenOut")
+    for index, (payload, claim, leg) in enumerate(claims):
+        _judge_claim(payload, claim, leg, f"intentOp.elements[{index}]")
     # one executor nonce for all elements: however many there are, the target's calls run once
     executions = {chain_id: calls for chain_id, calls in before.items() if calls}
     target = ask.target.chain_id

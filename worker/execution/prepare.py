@@ -59,6 +59,11 @@ def _work(attempt: Attempt) -> None:
     runtime, record = attempt.runtime, attempt.record
     if end_if_out_of_time(attempt):
         return
+    if record.intent.trade is not None:
+        from worker.execution.trade import prepare_trade  # noqa: PLC0415 - it uses what is below
+
+        prepare_trade(attempt)
+        return
     session = usable_session(runtime, record.intent.session_id)
     require_running(runtime, record.intent, session)
     state = read_chain(runtime, session)
@@ -89,7 +94,7 @@ def _work(attempt: Attempt) -> None:
             State.AUTHORIZED,
             "every policy passed, the quote is what was asked for, budgets reserved",
             next_stage="sign",
-            reserve=(*changes, *_enable_once(session, enable=enable)),
+            reserve=(*changes, *enable_once(session, enable=enable)),
             fields={
                 "quote": quote.raw,
                 "quote_expires_s": str(quote.expires_s),
@@ -107,10 +112,12 @@ def _work(attempt: Attempt) -> None:
                 field="session",
                 fix="it goes on once that has ended",
             ) from None
-        raise PolicyDeniedError(_over_limit(error, session), field=error.policy) from None
+        raise PolicyDeniedError(over_limit(error, session), field=error.policy) from None
 
 
-def _over_limit(error: LimitExceededError, session: RegisteredSession) -> str:
+def over_limit(error: LimitExceededError, session: RegisteredSession) -> str:
+    """Words for a limit that a reservation would break; ``session`` gives the chain whose tokens are named."""
+
     def write(amount: int) -> str:
         return amount_format(session.chain_id)(error.token, amount) if error.token else str(amount)
 
@@ -146,9 +153,9 @@ def usable_session(runtime: Runtime, session_id: str) -> RegisteredSession:
     session = runtime.sessions.get(session_id)
     if session.paused:
         raise _session_paused()
-    if session.chain_id != runtime.settings.chain_id:
+    if session.chain_id not in runtime.chain_ids:
         raise SessionUnusableError(
-            f"is for chain {session.chain_id}, this worker serves chain {runtime.settings.chain_id}",
+            f"is for chain {session.chain_id}, this worker serves chain {', '.join(map(str, runtime.chain_ids))}",
             field="session",
         )
     if session.data.session_validator != OWNABLE_VALIDATOR:
@@ -191,7 +198,7 @@ def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
     Raises:
         ClockSkewError, ChainError, WrongChainError
     """
-    chain = runtime.chain
+    chain = runtime.chain_of(session.chain_id)
     to = SMART_SESSION_EMISSARY
     enabled = emissary.decode_is_permission_enabled(
         read_again(
@@ -202,7 +209,7 @@ def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
     )
     nonce = None
     if not enabled:
-        nonce = read_enable_nonce(runtime, session.account)
+        nonce = read_enable_nonce(runtime, session.account, session.chain_id)
     time_s = read_again(chain.latest_block_time)
     skew = abs(runtime.now_s - time_s)
     if skew > runtime.settings.max_clock_skew_s:
@@ -214,10 +221,15 @@ def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
     return ChainState(enabled, nonce, time_s)
 
 
-def read_enable_nonce(runtime: Runtime, account: str) -> int:
-    """The nonce that the account's next approval must name. Raises ChainError, WrongChainError, EmissaryReplyError."""
+def read_enable_nonce(runtime: Runtime, account: str, chain_id: int | None = None) -> int:
+    """The nonce that the account's next approval must name, on the program's own chain or another that it serves.
+
+    Raises:
+        ChainError, WrongChainError, EmissaryReplyError, UnservedChainError
+    """
+    chain = runtime.chain if chain_id is None else runtime.chain_of(chain_id)
     call = emissary.get_nonce_call(account)
-    return emissary.decode_nonce(read_again(lambda: runtime.chain.call(SMART_SESSION_EMISSARY, call)))
+    return emissary.decode_nonce(read_again(lambda: chain.call(SMART_SESSION_EMISSARY, call)))
 
 
 def must_enable(session: RegisteredSession, state: ChainState) -> bool:
@@ -291,8 +303,8 @@ def digests(message: IntentPayloads) -> str:
     return " ".join(payload.digest.hex() for payload in signed)
 
 
-def _enable_once(session: RegisteredSession, *, enable: bool) -> tuple[CounterChange, ...]:
-    """The emissary takes an enable signature once: a counter with limit 1 lets one intent at a time try it."""
+def enable_once(session: RegisteredSession, *, enable: bool) -> tuple[CounterChange, ...]:
+    """The counter of an enabling intent. The emissary takes an enable signature once: a counter with limit 1 lets one intent at a time try it."""
     if not enable:
         return ()
     return (CounterChange(f"{ENABLE_POLICY}:{session.enable_nonce}", 1, 1, ENABLE_POLICY, -1),)

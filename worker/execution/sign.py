@@ -45,6 +45,11 @@ def _work(attempt: Attempt) -> None:
             State.QUEUED, "the quote ran out before it was signed; a new one is needed", next_stage="prepare"
         )
         return
+    if record.intent.trade is not None:
+        from worker.execution.trade import sign_trade  # noqa: PLC0415 - it uses what is below
+
+        sign_trade(attempt)
+        return
     session = usable_session(runtime, record.intent.session_id)
     state = read_chain(runtime, session)
     enable = record.fields.get("enable") == "1"
@@ -110,7 +115,7 @@ def signatures(
     checked = (
         (*hashes, *((message.target.digest,) if message.target else ())) if session.verify_executions else ()
     )
-    signed = _signed_by_all(session, keys, (*hashes.values(), *checked))
+    signed = signed_by_all(session.owners, keys, (*hashes.values(), *checked))
 
     def erc1271_form(payload: TypedPayload) -> str:
         validator_signature = signed[hashes[payload.digest]]
@@ -121,29 +126,31 @@ def signatures(
             "originSignatures": [erc1271_form(origin) for origin in origins],
             "destinationSignature": erc1271_form(destination),
         }
-    emissary_form = {
-        digest: _hex(_emissary_form(session, signed[digest], enable=enable)) for digest in checked
-    }
+    by_emissary = {digest: _hex(emissary_form(session, signed[digest], enable=enable)) for digest in checked}
     members: dict[str, Any] = {
         "originSignatures": [
-            {"preClaimSig": emissary_form[origin.digest], "notarizedClaimSig": erc1271_form(origin)}
+            {"preClaimSig": by_emissary[origin.digest], "notarizedClaimSig": erc1271_form(origin)}
             for origin in origins
         ],
-        "destinationSignature": emissary_form[destination.digest],
+        "destinationSignature": by_emissary[destination.digest],
     }
     if message.target is not None:
-        members["targetExecutionSignature"] = emissary_form[message.target.digest]
+        members["targetExecutionSignature"] = by_emissary[message.target.digest]
     return members
 
 
-def _signed_by_all(
-    session: RegisteredSession, keys: KeyStore, digests: Sequence[bytes]
-) -> dict[bytes, bytes]:
-    """``VS`` of each digest: the signatures of all owners in configured order, each checked."""
+def signed_by_all(owners: Sequence[str], keys: KeyStore, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+    """``VS`` of each digest: the signatures of all owners in configured order, each checked.
+
+    Raises:
+        KeyStoreError: a key cannot be had.
+        UnexplainedQuoteError: a signature does not recover to its owner.
+        SignatureFaultError: a signature does not recover to the key that made it.
+    """
     signed = dict.fromkeys(digests, b"")
     with ExitStack() as stack:
-        held = [stack.enter_context(keys.get(owner)) for owner in session.owners]
-        for owner, key in zip(session.owners, held, strict=True):
+        held = [stack.enter_context(keys.get(owner)) for owner in owners]
+        for owner, key in zip(owners, held, strict=True):
             signer, made = psigs(key.use(), tuple(signed))
             if signer != owner:
                 raise UnexplainedQuoteError("does not recover to its owner", field="signature")
@@ -152,7 +159,12 @@ def _signed_by_all(
     return signed
 
 
-def _emissary_form(session: RegisteredSession, signed: bytes, *, enable: bool) -> bytes:
+def emissary_form(session: RegisteredSession, signed: bytes, *, enable: bool) -> bytes:
+    """The emissary form around ``VS``, in ENABLE mode or in USE mode.
+
+    Raises:
+        UnexplainedQuoteError: ENABLE mode, and the session has no approval.
+    """
     if not enable:
         return session_signature.emissary_use(session.permission_id, signed)
     if session.enable_data is None:

@@ -1,0 +1,276 @@
+"""The stages of an intent that is a trade: as ``prepare`` and ``sign`` do for calls on one chain, for several sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from worker.execution.ask import Ask, Leg, check_legs
+from worker.execution.attempt import Attempt
+from worker.execution.errors import EnablingError, IntentInputError, PolicyDeniedError, UnexplainedQuoteError
+from worker.execution.explain_trade import ExplainedTrade, explain_trade
+from worker.execution.prepare import (
+    ENABLE_POLICY,
+    ChainState,
+    digests,
+    enable_once,
+    judge,
+    must_enable,
+    over_limit,
+    read_chain,
+    require_running,
+    usable_session,
+)
+from worker.execution.retry import read_again
+from worker.execution.runtime import Runtime, version_of
+from worker.execution.sign import emissary_form, signed_by_all
+from worker.execution.trade_request import trade_request
+from worker.execution.wire import ALPS, stored_quote, submit_body
+from worker.intents.model import TradeIntent
+from worker.intents.states import State
+from worker.intents.trade import Trade
+from worker.keys.port import KeyStore
+from worker.ledger.errors import LimitExceededError
+from worker.orchestrator.jwt_auth import sponsored_digest
+from worker.policies.base import CounterChange
+from worker.sessions.importing import RegisteredSession
+from worker.signing import session_signature
+from worker.signing.claim_policy import claim_policy_data
+from worker.signing.intent_op import IntentPayloads, TypedPayload
+from worker.signing.messages import Permit2Message
+
+ENABLES = "enable_chains"
+"""Field of the record: the chains on which what is signed enables the session, in ascending order."""
+
+
+def prepare_trade(attempt: Attempt) -> None:
+    """QUEUED → AUTHORIZED."""
+    runtime, record = attempt.runtime, attempt.record
+    if runtime.orchestrator.version != ALPS:
+        raise IntentInputError(
+            f"cannot be quoted in {runtime.orchestrator.version}: what that version has a trade sign is not explained yet",
+            field="trade",
+            fix=f"set SESSION_EXECUTOR_ORCHESTRATOR_VERSION={ALPS}",
+        )
+    ask, states = read_ask(runtime, record.intent)
+    # before the orchestrator hears of it: a refused trade costs no quote
+    for leg in ask.legs:
+        ours = (*ask.pre_claim(leg), *(ask.calls if leg == ask.target else ()))
+        if ours:
+            judge(
+                runtime,
+                leg.session,
+                states[leg.chain_id],
+                ours,
+                latest_s=runtime.now_s,
+                ahead=_ahead(ask, leg),
+            )
+    request = trade_request(ask)
+    quote = read_again(lambda: runtime.orchestrator.quote(request))
+    explained = explain_trade(
+        quote,
+        ask,
+        arbiters=runtime.settings.arbiters,
+        now_s=runtime.now_s,
+        min_left_s=runtime.settings.min_quote_left_s,
+    )
+    reserve = _judge_all(runtime, ask, states, explained)
+    try:
+        attempt.move(
+            State.AUTHORIZED,
+            "every policy passed on every chain, the quote is what was asked for, budgets reserved",
+            next_stage="sign",
+            reserve=reserve,
+            fields={
+                "quote": quote.raw,
+                "quote_expires_s": str(quote.expires_s),
+                "orchestrator_id": quote.quote_id,
+                ENABLES: _enables(ask),
+                "digests": digests(explained.message),
+                "api_version": quote.version,
+                "intent_digest": sponsored_digest(request),
+            },
+        )
+    except LimitExceededError as error:
+        if error.policy == ENABLE_POLICY:
+            raise EnablingError(
+                "another intent is enabling a session",
+                field="session",
+                fix="it goes on once that has ended",
+            ) from None
+        raise PolicyDeniedError(over_limit(error, ask.target.session), field=error.policy) from None
+
+
+def sign_trade(attempt: Attempt) -> None:
+    """AUTHORIZED → SIGNED, when the quote still lives."""
+    runtime, record = attempt.runtime, attempt.record
+    ask, states = read_ask(runtime, record.intent)
+    if _enables(ask) != record.fields.get(ENABLES, ""):
+        attempt.move(
+            State.QUEUED, "a session's state on chain changed; a new quote is needed", next_stage="prepare"
+        )
+        return
+    quote = stored_quote(
+        version_of(record), record.quote, quote_id=record.orchestrator_id, expires_s=record.quote_expires_s
+    )
+    explained = explain_trade(
+        quote, ask, arbiters=runtime.settings.arbiters, now_s=runtime.now_s, min_left_s=0
+    )
+    _judge_all(runtime, ask, states, explained)
+    if digests(explained.message) != record.fields.get("digests"):
+        raise UnexplainedQuoteError(
+            "is not the one that was authorized",
+            field="quote",
+            fix="the record was altered: look at who writes to Redis",
+        )
+    # the last moment: what was read above may be seconds old
+    for leg in ask.legs:
+        require_running(runtime, record.intent, leg.session)
+    members = trade_signatures(explained.message, ask, runtime.keys)
+    owners = dict.fromkeys(owner for leg in ask.legs for owner in leg.session.owners)
+    attempt.move(
+        State.SIGNED,
+        f"signed by {', '.join(owners)}",
+        next_stage="submit",
+        fields={"body": submit_body(quote, members), "sent": ""},
+    )
+
+
+def read_ask(runtime: Runtime, intent: TradeIntent) -> tuple[Ask, Mapping[int, ChainState]]:
+    """A trade with its sessions and the state of each on its chain.
+
+    Raises:
+        SessionUnusableError, PausedError: one of them may not sign.
+        IntentInputError: they do not go together.
+        SessionNotFoundError, SessionCorruptError, SessionStoreUnavailableError, ChainError, ClockSkewError
+    """
+    trade = intent.trade or Trade()
+    target = usable_session(runtime, intent.session_id)
+    sources = tuple(usable_session(runtime, name) for name in trade.sources) or (target,)
+    check_legs(target, sources, trade)
+    states: dict[int, ChainState] = {}
+    legs: dict[int, Leg] = {}
+    for session in (*sources, target):
+        if session.chain_id not in legs:
+            require_running(runtime, intent, session)
+            states[session.chain_id] = state = read_chain(runtime, session)
+            legs[session.chain_id] = Leg(session, must_enable(session, state))
+    ask = Ask(
+        legs[target.chain_id],
+        tuple(legs[session.chain_id] for session in sources),
+        intent.calls,
+        trade,
+        intent.sponsored,
+    )
+    return ask, states
+
+
+def trade_signatures(message: IntentPayloads, ask: Ask, keys: KeyStore) -> dict[str, Any]:
+    """The members that signing adds to a trade's intentOp, in the SDK's order (signing.md 5).
+
+    Each origin is signed with the session of its chain; the last of them again, and the executor's message, with the
+    target chain's.
+
+    Args:
+        message: the payloads of the intentOp.
+        ask: whose sessions sign.
+        keys: where their keys are.
+
+    Raises:
+        KeyStoreError: a key cannot be had.
+        UnexplainedQuoteError: a signature does not recover to its owner, or a chain has no session.
+        SignatureFaultError: a signature does not recover to the key that made it.
+        SigningInputError: a list of the message is too long for the claim policy's data.
+    """
+    target = ask.target
+    kind, account = target.session.account_kind, target.session.account
+    origins = [(payload, _leg(ask, payload)) for payload in message.origins]
+    hashes = {
+        payload.digest: session_signature.erc1271_hash(kind, account, payload.digest)
+        for payload in message.origins
+    }
+    # sessions of several chains mostly have the same keys, which are then fetched once
+    wanted: dict[tuple[str, ...], dict[bytes, None]] = {}
+    for payload, leg in (*origins, (message.destination, target)):
+        digests_of_owners = wanted.setdefault(leg.session.owners, {})
+        digests_of_owners[hashes[payload.digest]] = None
+        if leg.session.verify_executions:
+            digests_of_owners[payload.digest] = None
+    if message.target is not None and target.session.verify_executions:
+        wanted[target.session.owners][message.target.digest] = None
+    signed = {owners: signed_by_all(owners, keys, tuple(listed)) for owners, listed in wanted.items()}
+
+    def as_account(payload: TypedPayload, session: RegisteredSession) -> str:
+        claim = b""
+        if isinstance(payload.message, Permit2Message) and session.claim_policies:
+            claim = claim_policy_data(payload.message, session.claim_policies[0])
+        made = signed[session.owners][hashes[payload.digest]]
+        return "0x" + session_signature.erc1271(kind, account, session.permission_id, made, claim).hex()
+
+    def as_emissary(payload: TypedPayload, leg: Leg) -> str:
+        made = signed[leg.session.owners][payload.digest]
+        return "0x" + emissary_form(leg.session, made, enable=leg.enable).hex()
+
+    members: dict[str, Any] = {
+        "originSignatures": [
+            {
+                "preClaimSig": as_emissary(payload, leg),
+                "notarizedClaimSig": as_account(payload, leg.session),
+            }
+            if leg.session.verify_executions
+            else as_account(payload, leg.session)
+            for payload, leg in origins
+        ]
+    }
+    if not target.session.verify_executions:
+        return {**members, "destinationSignature": as_account(message.destination, target.session)}
+    members["destinationSignature"] = as_emissary(message.destination, target)
+    if message.target is not None:
+        members["targetExecutionSignature"] = as_emissary(message.target, target)
+    return members
+
+
+def _leg(ask: Ask, payload: TypedPayload) -> Leg:
+    leg = ask.leg(payload.chain_id)
+    if leg is None:
+        raise UnexplainedQuoteError(
+            f"is {payload.chain_id}, for which the trade has no session",
+            field=f"intentOp.elements[{payload.element}].chainId",
+        )
+    return leg
+
+
+def _judge_all(
+    runtime: Runtime, ask: Ask, states: Mapping[int, ChainState], explained: ExplainedTrade
+) -> tuple[CounterChange, ...]:
+    """Every policy of every call on every chain; the counter changes to reserve, each in its session's budget."""
+    changes: list[CounterChange] = []
+    for leg in ask.legs:
+        own = leg.session.session_id == ask.target.session.session_id
+        digits = "" if own else leg.session.session_id.removeprefix("ses_")
+        found: tuple[CounterChange, ...] = ()
+        executions = explained.executions.get(leg.chain_id, ())
+        if executions:
+            ahead = len(executions) - len(ask.calls) if own else 0
+            found = judge(
+                runtime,
+                leg.session,
+                states[leg.chain_id],
+                executions,
+                latest_s=explained.latest_s,
+                ahead=ahead,
+            )
+        changes += (
+            replace(change, session=digits)
+            for change in (*found, *enable_once(leg.session, enable=leg.enable))
+        )
+    return tuple(changes)
+
+
+def _ahead(ask: Ask, leg: Leg) -> int:
+    return len(ask.pre_claim(leg)) if leg == ask.target else 0
+
+
+def _enables(ask: Ask) -> str:
+    return " ".join(str(chain_id) for chain_id in sorted(leg.chain_id for leg in ask.legs if leg.enable))
