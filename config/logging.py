@@ -104,7 +104,8 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 def secrets_of(settings: Settings) -> list[str]:
     """Every secret in ``settings`` as it was configured, URLs with what is in them."""
-    values = (getattr(settings, name) for name in type(settings).model_fields)
+    values = [getattr(settings, name) for name in type(settings).model_fields]
+    values += settings.source_rpc_urls.values()
     return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 

@@ -21,8 +21,8 @@ from worker.execution.errors import PolicyDeniedError
 from worker.execution.explain import MAX_QUOTE_LIFE_S, VT_ERC7579, check_life, refuse
 from worker.intents.trade import MAX_SOURCES
 from worker.orchestrator.port import Quote
-from worker.policies.base import Execution
-from worker.policies.claim import Claim, judge_claim
+from worker.policies.base import Deny, Execution
+from worker.policies.permit2_claim import Claim, evaluate_claim
 from worker.sessions.chains import chain_of
 from worker.sessions.v2 import known_arbiters
 from worker.signing.contracts import PERMIT2, ZERO_ADDRESS
@@ -380,7 +380,7 @@ def _judge_claim(payload: TypedPayload, claim: Permit2Message, leg: Leg, path: s
     target = claim.mandate.target
     judged = Claim(
         account=leg.session.account,
-        origin_chain=payload.chain_id,
+        chain_id=payload.chain_id,
         spender=claim.spender,
         deadline=claim.deadline,
         tokens_in=tuple(item.token for item in claim.permitted),
@@ -389,10 +389,9 @@ def _judge_claim(payload: TypedPayload, claim: Permit2Message, leg: Leg, path: s
         fill_expiry=target.fill_expiry,
         tokens_out=tuple(item.token for item in target.token_out),
     )
-    for policy in leg.session.claim_policies:
-        reason = judge_claim(policy, judged)
-        if reason:
-            raise PolicyDeniedError(f"{path}: {reason}", field=policy.type)
+    verdict = evaluate_claim(leg.session.claim_policies, judged)
+    if isinstance(verdict, Deny):
+        raise PolicyDeniedError(f"{path}: {verdict.reason}", field=verdict.policy)
 
 
 def _check_qualifier(mandate: Mapping[str, Any], path: str) -> None:
