@@ -16,6 +16,7 @@ from config.vault import bootstrap
 from tests.support.vault import VaultServer
 from worker.keys.secp256k1 import address_of
 from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore
+from worker.keys.vault_auth import Auth
 
 TEST_KEY = keccak(b"session-executor test session key")
 OTHER_KEY = keccak(b"session-executor test other key")
@@ -41,7 +42,7 @@ class Room:
         """The operator's policy."""
         return f"{self.mount.replace('/', '-')}-operator"
 
-    def store(self, auth: TokenAuth | AppRoleAuth | None = None, **overrides: Any) -> VaultKeyStore:
+    def store(self, auth: Auth | None = None, **overrides: Any) -> VaultKeyStore:
         """A store with ``auth``, by default a new token with the worker's policy."""
         settings: dict[str, Any] = {"mount": self.mount, "prefix": PREFIX, "timeout_s": 3.0}
         auth = auth or TokenAuth(self.token(self.signer))

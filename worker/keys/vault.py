@@ -35,7 +35,6 @@ from worker.keys.errors import (
     KeyStoreSetupError,
     KeyStoreTokenExpiredError,
     KeyStoreUnavailableError,
-    KeyStoreWrappingError,
 )
 from worker.keys.port import KeyInfo, SecretKey
 from worker.keys.secp256k1 import checked_label, generate, parse_address, secret_from_text
@@ -65,6 +64,7 @@ WARN_LEFT_S = 3600.0
 
 _NOBODY = f"0x{'0' * 40}"
 _SEALED = "Vault is sealed"
+_CERTIFICATE_REQUIRED = "CERTIFICATE_REQUIRED"  # TLS 1.3's alert, as OpenSSL spells it
 _TRANSIENT_STATUS = frozenset({412, 429, 472, 473, 500, 502, 503, 504})
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
 
@@ -583,16 +583,16 @@ class VaultKeyStore:
         if not self._login_by.must_unwrap:
             return
         connection.client.use_token("")
-        try:
-            self._attempts(connection, "", self._login_by.look_up_wrapping, deadline)
-            _, failure = self._once(connection.client, self._login_by.unwrap, deadline)
-        except KeyStoreWrappingError as error:
-            log.error(  # noqa: TRY400 - no traceback: it would show what is being logged in with
+        problem, failure = self._attempts(connection, "", self._login_by.look_up_wrapping, deadline)
+        if problem is None and failure is None:
+            problem, failure = self._once(connection.client, self._login_by.unwrap, deadline)
+        if problem is not None:
+            log.error(
                 "vault_wrapping_token_refused",
-                reason=error.message,
+                reason=problem.message,
                 consequence="no key can be had; whoever used the token may hold the secret id",
             )
-            raise
+            raise problem
         if failure is not None:
             raise self._translate(failure, "")
 
@@ -749,11 +749,17 @@ def _created(custom: Any, created_time: Any) -> int:
 
 
 def _transport_error(failure: requests.RequestException, addr: str) -> KeyStoreError:
+    if _CERTIFICATE_REQUIRED in str(failure):
+        return KeyStoreSetupError(
+            f"{addr} asks for a client certificate",
+            field="vault_client_cert_file",
+            fix="set vault_client_cert_file and vault_client_key_file to one that Vault's listener accepts",
+        )
     if isinstance(failure, requests.exceptions.SSLError):
         return KeyStoreSetupError(
             f"the TLS certificate of {addr} is not accepted",
             field="vault_addr",
-            fix="set VAULT_CACERT to the CA that signed it, and use the name that it was issued for",
+            fix="set vault_ca_file (or VAULT_CACERT) to the CA that signed it, and use the name that it was issued for",
         )
     if isinstance(failure, requests.Timeout):
         return _unavailable(

@@ -141,36 +141,41 @@ class Login:
         """Whether the secret id is still in its wrapping token."""
         return isinstance(self.auth, AppRoleAuth) and self._secret_id is None
 
-    def look_up_wrapping(self, client: VaultHttp) -> None:
+    def look_up_wrapping(self, client: VaultHttp) -> KeyStoreError | None:
         """Prove, without using it up, that the wrapping token exists and was made by the AppRole itself.
+
+        Returns:
+            What is wrong with it, or None. Returned: a raised error would keep the frames that hold the token.
 
         Raises:
             VaultReplyError, requests.RequestException: about the request.
-            KeyStoreWrappingError: as described in the module.
         """
         auth = cast(AppRoleAuth, self.auth)
         try:
             about = _data(client.wrapping_lookup(auth.secret_id))
         except VaultReplyError as reply:
             if reply.status in (400, 403, 404):
-                raise self._used() from None
+                return self._used(maybe_ours=self._maybe_unwrapped)
             raise
         made_by = str(about.get("creation_path", ""))
         if not re.fullmatch(rf"auth/{re.escape(auth.mount.strip('/'))}/role/[^/]+/secret-id", made_by):
             # whoever unwraps a token and wraps its content again leaves sys/wrapping/… here
-            raise KeyStoreWrappingError(
+            return KeyStoreWrappingError(
                 f"the wrapping token was made by {made_by[:100] or 'nobody knows what'}, not by the AppRole: "
                 "somebody may have unwrapped the secret id and wrapped it again",
                 field="vault_wrapped_secret_id",
                 fix="destroy the role's secret ids, find out who unwrapped it (Vault's audit log), hand out a new one",
             )
+        return None
 
-    def unwrap(self, client: VaultHttp) -> None:
+    def unwrap(self, client: VaultHttp) -> KeyStoreError | None:
         """Use the wrapping token up. Never repeated: the second use could not be told from somebody else's.
+
+        Returns:
+            The error if it was used before, or None.
 
         Raises:
             VaultReplyError, requests.RequestException: about the request.
-            KeyStoreWrappingError: it was used before.
         """
         auth = cast(AppRoleAuth, self.auth)
         maybe_ours = self._maybe_unwrapped
@@ -179,18 +184,19 @@ class Login:
             secret_id = _data(client.unwrap(auth.secret_id)).get("secret_id")
         except VaultReplyError as reply:
             if reply.status in (400, 403, 404):
-                raise self._used(maybe_ours=maybe_ours) from None
+                return self._used(maybe_ours=maybe_ours)
             raise
         if not isinstance(secret_id, str) or not secret_id:
-            raise KeyStoreWrappingError(
+            return KeyStoreWrappingError(
                 "the wrapping token held no secret id",
                 field="vault_wrapped_secret_id",
                 fix="wrap the reply of auth/approle/role/…/secret-id",
             )
         self._secret_id = SecretStr(secret_id)
+        return None
 
-    def _used(self, *, maybe_ours: bool | None = None) -> KeyStoreError:
-        maybe_ours = self._maybe_unwrapped if maybe_ours is None else maybe_ours
+    @staticmethod
+    def _used(*, maybe_ours: bool) -> KeyStoreError:
         ours = "; an earlier request of ours, whose reply was lost, may have been it" if maybe_ours else ""
         return KeyStoreWrappingError(
             f"the wrapping token was used before, or ran out: possible theft of the secret id{ours}",
@@ -241,7 +247,7 @@ def _jwt(path: Path) -> str:
         problem = error.strerror or type(error).__name__
     else:
         token = raw.decode("ascii", errors="replace").strip()
-        if token and len(raw) <= _MAX_JWT and token.isprintable() and token.isascii():
+        if len(raw) <= _MAX_JWT and re.fullmatch(r"[A-Za-z0-9_.=-]+", token):
             return token
         problem = "it is empty, or no token"
     raise KeyStoreSetupError(

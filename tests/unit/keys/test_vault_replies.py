@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from eth_utils.crypto import keccak
 
 from tests.support.http_stub import Answer, Seen, http_stub
 from tests.support.leaks import assert_no_leak
+from tests.support.raw_http import Play, raw_http
 from worker.keys.errors import (
     KeyDeletedError,
     KeyFormatError,
@@ -78,6 +80,41 @@ class TestCredentials:
             assert other.seen == []
             assert other.url.removeprefix("http://") in error.message
             assert "word" not in error.message
+
+    @pytest.mark.parametrize("status", [307, 308])
+    def test_a_redirect_to_an_allowed_host_is_followed_with_the_token(self, status: int) -> None:
+        with http_stub(script(FOUND)) as active:
+            host = active.url.removeprefix("http://")
+
+            def standby(seen: Seen) -> Answer:
+                return Answer(status, headers={"Location": f"{active.url}{seen.path}"})
+
+            with http_stub(standby) as vault:
+                one = VaultKeyStore(vault.url, "team", TokenAuth(TOKEN), timeout_s=2.0, redirect_hosts=[host])
+                with one.get(ADDRESS) as key:
+                    assert key.use() == KEY
+                assert len(vault.seen) == len(active.seen) == 2
+                assert {seen.headers["x-vault-token"] for seen in active.seen} == {TOKEN}
+                assert {seen.headers["x-vault-namespace"] for seen in active.seen} == {"team"}
+
+    def test_allowed_hosts_that_send_in_circles_or_on_to_others(self) -> None:
+        with http_stub(lambda _: FOUND) as other:
+            hosts: list[str] = []
+
+            def circle(seen: Seen) -> Answer:
+                return Answer(307, headers={"Location": f"http://{hosts[0]}{seen.path}"})
+
+            def onward(seen: Seen) -> Answer:
+                return Answer(307, headers={"Location": f"{other.url}{seen.path}"})
+
+            for answer, times in ((circle, 3), (onward, 1)):
+                with http_stub(answer) as vault:
+                    hosts[:] = [vault.url.removeprefix("http://")]
+                    one = VaultKeyStore(vault.url, "", TokenAuth(TOKEN), timeout_s=2.0, redirect_hosts=hosts)
+                    with pytest.raises(KeyStoreSetupError, match="redirects to"), one.get(ADDRESS):
+                        pass
+                    assert len(vault.seen) == times
+            assert other.seen == []
 
     @pytest.mark.parametrize("role", [False, True])
     def test_every_request_carries_the_namespace(self, role: bool) -> None:
@@ -150,6 +187,15 @@ class TestTransient:
     def test_no_answer_in_time(self) -> None:
         with http_stub(script(Answer(delay_s=30))) as vault:
             failing(vault.url, KeyStoreUnavailableError, "does not answer in time", timeout_s=0.3)
+
+    def test_a_reply_that_drips_is_cut_off_at_the_deadline(self) -> None:
+        # each byte comes within any bound on one read; all of it would take two minutes
+        drip: list[bytes | float] = [part for _ in range(600) for part in (b" ", 0.2)]
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 600\r\n\r\n"
+        with raw_http(lambda _: Play(send=[head, *drip], end="hold")) as vault:
+            began = time.monotonic()
+            failing(vault.url, KeyStoreUnavailableError, "does not answer in time", timeout_s=0.5)
+            assert time.monotonic() - began < 60
 
     def test_a_short_rate_limit_is_waited_for(self) -> None:
         limited = Answer(429, {"errors": ["slow down"]}, {"Retry-After": "1"})
