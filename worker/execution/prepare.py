@@ -17,6 +17,7 @@ from worker.execution.retry import read_again
 from worker.execution.route_request import pre_claim_calls
 from worker.execution.runtime import Runtime
 from worker.execution.tokens import amount_format
+from worker.execution.whitelist import read_whitelist
 from worker.execution.wire import explain, quote_request
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
@@ -279,6 +280,7 @@ def judge(
 
     Raises:
         PolicyDeniedError
+        ChainError, WrongChainError: the list of intent-execution cannot be read.
     """
     verdict = evaluate(
         session.table,
@@ -289,6 +291,7 @@ def judge(
         chain_s=state.time_s,
         latest_s=latest_s + runtime.settings.execution_margin_s,
         amount=amount_format(session.chain_id),
+        whitelist=read_whitelist(runtime, session.table, executions),
     )
     if isinstance(verdict, Deny):
         index = verdict.call_index - ahead

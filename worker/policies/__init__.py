@@ -9,6 +9,7 @@ from pydantic import Field
 from worker.policies.arg_policy import ArgPolicy
 from worker.policies.intent_execution import IntentExecution
 from worker.policies.permit2_claim import Claim, Permit2Claim, evaluate_claim
+from worker.policies.policy import Whitelist
 from worker.policies.spending_limits import SpendingLimits, TokenLimit
 from worker.policies.sudo import Sudo
 from worker.policies.time_frame import TimeFrame
@@ -42,5 +43,6 @@ __all__ = [
     "UniversalAction",
     "UsageLimit",
     "ValueLimit",
+    "Whitelist",
     "evaluate_claim",
 ]

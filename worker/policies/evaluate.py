@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from eth_hash.auto import keccak
 
 from worker.policies.base import Allow, CounterChange, Deny, Execution, Verdict
 from worker.policies.errors import PolicyViolationError
-from worker.policies.policy import AmountFormat, Call, PolicyModel, plain_amount
+from worker.policies.policy import NO_WHITELIST, AmountFormat, Call, PolicyModel, Whitelist, plain_amount
 
 FALLBACK_TARGET = "0x" + "00" * 19 + "01"
 FALLBACK_SELECTOR = bytes.fromhex("00000001")
@@ -45,9 +45,16 @@ class ActionPolicies:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTable:
-    """What the emissary stores for one session: the merged policies of each action."""
+    """What the emissary stores for one session: the merged policies of each action.
+
+    Attributes:
+        actions: (target, selector) -> its policies.
+        newest: whether the policies' contracts are known to be the newest revision. SDK 2.x's are: their addresses are
+            derived from its bytecode. Of 1.15's that is not known, so only what every revision allows is allowed.
+    """
 
     actions: Mapping[tuple[str, bytes], tuple[PolicyModel, ...]]
+    newest: bool = False
 
     def find(self, target: str, selector: bytes) -> tuple[tuple[str, bytes], tuple[PolicyModel, ...]]:
         """The action that guards a call and its policies: the scoped one if it has any, else the fallback."""
@@ -64,7 +71,7 @@ def action_id(target: str, selector: bytes) -> str:
     return keccak(bytes.fromhex(target[2:]) + selector).hex()
 
 
-def build_table(actions: Iterable[ActionPolicies]) -> PolicyTable:
+def build_table(actions: Iterable[ActionPolicies], *, newest: bool = False) -> PolicyTable:
     """Merge the actions of a session as enabling them does (policies.md 1).
 
     Entries of the same (target, selector) merge. Policies are a set by contract address in the order first seen;
@@ -75,7 +82,9 @@ def build_table(actions: Iterable[ActionPolicies]) -> PolicyTable:
         policies = merged.setdefault((action.target, action.selector), {})
         for policy in action.policies:
             policies[policy.contract()] = policy  # a dict keeps the place of a key that is set again
-    return PolicyTable(MappingProxyType({key: tuple(value.values()) for key, value in merged.items()}))
+    return PolicyTable(
+        MappingProxyType({key: tuple(value.values()) for key, value in merged.items()}), newest=newest
+    )
 
 
 def evaluate(
@@ -88,6 +97,8 @@ def evaluate(
     chain_s: int,
     latest_s: int,
     amount: AmountFormat = plain_amount,
+    whitelist: Whitelist = NO_WHITELIST,
+    sums: Mapping[str, int] | None = None,
 ) -> Verdict:
     """Judge one operation as the emissary would judge it; never raises.
 
@@ -100,6 +111,9 @@ def evaluate(
         chain_s: time of the latest block, unix seconds.
         latest_s: the latest second at which the operation can still be executed (the fill deadline).
         amount: how amounts are written in the reasons.
+        whitelist: what is known of intent-execution's list.
+        sums: counter -> what it holds before the operation, if that is known exactly, with nothing in flight. Only
+            arg-policy asks: an exhausted rule sends it down another branch.
 
     Returns:
         ``Allow`` with every counter change in order, several changes of one counter kept apart; or ``Deny`` with
@@ -109,49 +123,46 @@ def evaluate(
     if not executions:
         return Deny(-1, "session", "the operation holds no calls")
     changes: list[CounterChange] = []
+    held = None if sums is None else dict(sums)
     for index, execution in enumerate(executions):
-        outcome = _judge(
-            table,
-            execution,
-            index,
-            account=account,
-            emissary=emissary,
+        call = Call(
+            execution=execution,
+            index=index,
+            action_id="",
+            account=account.lower(),
             now_s=now_s,
             chain_s=chain_s,
             latest_s=latest_s,
             amount=amount,
+            newest=table.newest,
+            whitelist=whitelist,
+            sums=held,
         )
+        outcome = _judge(table, call, emissary.lower())
         if isinstance(outcome, Deny):
             return outcome
         changes.extend(outcome)
+        if held is not None:
+            for change in outcome:
+                held[change.counter] = held.get(change.counter, 0) + change.amount
     return Allow(tuple(changes))
 
 
-def _judge(
-    table: PolicyTable,
-    execution: Execution,
-    index: int,
-    *,
-    account: str,
-    emissary: str,
-    now_s: int,
-    chain_s: int,
-    latest_s: int,
-    amount: AmountFormat,
-) -> list[CounterChange] | Deny:
+def _judge(table: PolicyTable, call: Call, emissary: str) -> list[CounterChange] | Deny:
     policy_type = "session"
+    index, execution = call.index, call.execution
     try:
         if not _well_formed(execution):
             return Deny(index, "session", "the call is malformed: target, value or data is out of range")
         target, data = execution.to, execution.data
         selector = data[:4] if len(data) >= 4 else NO_FUNCTION_SELECTOR
-        if target == account.lower() and selector == EXECUTE_SELECTOR:
+        if target == call.account and selector == EXECUTE_SELECTOR:
             return Deny(index, "session", "the account may not call its own execute")
         if target == FALLBACK_TARGET:
             return Deny(
                 index, "session", f"{target} is reserved for the fallback action and cannot be called"
             )
-        if target == emissary.lower():
+        if target == emissary:
             return Deny(index, "session", "a session key may not call the session contract")
         key, policies = table.find(target, selector)
         if not policies:
@@ -160,7 +171,7 @@ def _judge(
                 "session",
                 f"the session has no action for {target} with function 0x{selector.hex()}, and no fallback",
             )
-        call = Call(execution, index, action_id(*key), account.lower(), now_s, chain_s, latest_s, amount)
+        call = replace(call, action_id=action_id(*key))
         changes: list[CounterChange] = []
         for policy in policies:
             policy_type = str(getattr(policy, "type", type(policy).__name__))

@@ -1,7 +1,7 @@
 """intent-execution: calls to the targets that the policy's owner lists on chain.
 
-SDK 1.15 puts it on the fallback action of every unrestricted session, for the calls that routes add. Its list is
-on-chain state that this version does not read, so it denies.
+SDK 1.15 puts it on the fallback action of every unrestricted session, for the calls that routes add. Its list is global
+state on chain, so whoever asks reads it first (``Call.whitelist``); what was not read is denied.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from typing import ClassVar, Literal
 from worker.policies.base import CounterChange
 from worker.policies.errors import PolicyViolationError
 from worker.policies.policy import Call, PolicyModel
+from worker.policies.spending_limits import APPROVE
+
+_APPROVE_LENGTH = 36  # selector and the first word
 
 
 class IntentExecution(PolicyModel):
@@ -27,12 +30,28 @@ class IntentExecution(PolicyModel):
         return b""
 
     def check(self, call: Call) -> tuple[CounterChange, ...]:
-        """Denies: the whitelist is not supported by this version.
+        """The target is listed, or it is an ``approve`` whose spender is listed or the paymaster (policies.md 2).
+
+        Neither value nor other arguments are looked at, as in the contract. The spender is read as the contract reads it,
+        without its upper 12 bytes.
 
         Raises:
-            PolicyViolationError: always.
+            PolicyViolationError: neither, as far as the list is known.
         """
+        target, data = call.execution.to, call.execution.data
+        if target in call.whitelist.targets:
+            return ()
+        spender = approved_spender(data)
+        if spender and (spender in call.whitelist.targets or spender == call.whitelist.paymaster):
+            return ()
+        who = f"neither it nor the spender {spender} is" if spender else "it is not"
         raise PolicyViolationError(
-            f"no action of the session is for {call.execution.to}, and the orchestrator's whitelist "
-            "(intent-execution) is not supported by this version"
+            f"no action of the session is for {target}, and {who} on the orchestrator's list (intent-execution)"
         )
+
+
+def approved_spender(data: bytes) -> str:
+    """The spender that intent-execution sees in ``approve(address,uint256)``, lower-case; ``""`` in other calldata."""
+    if data[:4] != APPROVE or len(data) < _APPROVE_LENGTH:
+        return ""
+    return "0x" + data[16:36].hex()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,6 +22,22 @@ def plain_amount(token: str, amount: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Whitelist:
+    """What is known of the list that intent-execution asks; nothing is known to be on it unless it is here.
+
+    Attributes:
+        targets: listed addresses, lower-case.
+        paymaster: the spender that any token may be approved to, lower-case; ``""`` if unknown.
+    """
+
+    targets: frozenset[str] = frozenset()
+    paymaster: str = ""
+
+
+NO_WHITELIST = Whitelist()
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One execution as a policy sees it.
 
@@ -34,6 +50,9 @@ class Call:
         chain_s: time of the latest block, unix seconds.
         latest_s: the latest second at which the operation can still be executed (the fill deadline).
         amount: how amounts are written in messages.
+        newest: whether the policies are those of the contracts' newest revision (``PolicyTable.newest``).
+        whitelist: what is known of intent-execution's list.
+        sums: counter -> what it holds before this call, exactly; None if that is not known.
     """
 
     execution: Execution
@@ -44,6 +63,13 @@ class Call:
     chain_s: int
     latest_s: int
     amount: AmountFormat = plain_amount
+    newest: bool = False
+    whitelist: Whitelist = NO_WHITELIST
+    sums: Mapping[str, int] | None = None
+
+    def used(self, policy: str, counter: str) -> int | None:
+        """What a counter holds before this call, or None if that is not known."""
+        return None if self.sums is None else self.sums.get(f"{self.action_id}:{policy}:{counter}", 0)
 
     def change(
         self, policy: str, amount: int, limit: int, *, token: str = "", counter: str = ""

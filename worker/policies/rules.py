@@ -62,6 +62,13 @@ class Rule(StrictModel):
             )
         return int.from_bytes(data[start : start + 32], "big")
 
+    def broken(self, number: int, word: int) -> str:
+        """What to say about rule ``number`` when its condition is not true of the word."""
+        return (
+            f"rule {number}: the argument at offset {self.calldata_offset} is 0x{word:x}, "
+            f"which is not {self.condition} 0x{self.reference_value:x}"
+        )
+
     def holds(self, word: int) -> bool:
         """Whether the condition is true of the word."""
         reference = self.reference_value

@@ -1,8 +1,9 @@
 """spending-limits: how much of each token an action may move or approve in all.
 
-Deliberately stricter than the newest contract in two points, because which revision SDK 1.15's address runs is
-not known (policies.md 2): ``increaseAllowance`` is refused (revisions until 1 November 2024 refuse it), and
-``transferFrom`` to the account itself is charged (those revisions charge it, later ones do not).
+Which revision SDK 1.15's address runs is not known (policies.md 2), so its sessions are held to what all revisions
+allow: ``increaseAllowance`` is refused (revisions until 1 November 2024 refuse it), and ``transferFrom`` to the account
+itself is charged (those revisions charge it, later ones do not). SDK 2.x names the newest revision (``Call.newest``),
+and there the rule is its rule.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ APPROVE = bytes.fromhex("095ea7b3")
 INCREASE_ALLOWANCE = bytes.fromhex("39509351")
 
 # selector -> (name, number of leading address arguments); the amount is the word after them
-_FUNCTIONS = {TRANSFER: ("transfer", 1), TRANSFER_FROM: ("transferFrom", 2), APPROVE: ("approve", 1)}
+_FUNCTIONS = {
+    TRANSFER: ("transfer", 1),
+    TRANSFER_FROM: ("transferFrom", 2),
+    APPROVE: ("approve", 1),
+    INCREASE_ALLOWANCE: ("increaseAllowance", 1),
+}
 
 
 class TokenLimit(StrictModel):
@@ -77,7 +83,7 @@ class SpendingLimits(PolicyModel):
         data = call.execution.data
         if len(data) < 4:
             raise PolicyViolationError("the call names no function, and only ERC-20 calls can be charged")
-        if data[:4] == INCREASE_ALLOWANCE:
+        if data[:4] == INCREASE_ALLOWANCE and not call.newest:
             raise PolicyViolationError(
                 "increaseAllowance is refused: not every revision of the policy knows it"
             )
@@ -97,6 +103,8 @@ class SpendingLimits(PolicyModel):
         if token == ZERO_ADDRESS:
             raise PolicyViolationError("the zero address is no token")
         amount = int.from_bytes(arguments[32 * addresses : 32 * (addresses + 1)], "big")
+        if call.newest and data[:4] == TRANSFER_FROM and arguments[44:64] == bytes.fromhex(call.account[2:]):
+            return ()
         if amount == 0:
             return ()
         limit = self.limit_of(token)

@@ -63,10 +63,7 @@ class UniversalAction(PolicyModel):
         for number, rule in enumerate(self.rules):
             word = rule.word(call.execution.data)
             if not rule.holds(word):
-                raise PolicyViolationError(
-                    f"rule {number}: the argument at offset {rule.calldata_offset} is 0x{word:x}, "
-                    f"which is not {rule.condition} 0x{rule.reference_value:x}"
-                )
+                raise PolicyViolationError(rule.broken(number, word))
             if rule.usage_limit is not None and word:
                 if word > rule.usage_limit:
                     raise PolicyViolationError(

@@ -30,13 +30,13 @@ class ValueLimit(PolicyModel):
     def check(self, call: Call) -> tuple[CounterChange, ...]:
         """The call's value; the ledger holds ``used + value <= limit`` (policies.md 2, value-limit).
 
-        Stricter than the newest contract in one case: with a limit of 0, which cannot be enabled there and
-        reverts every check on the 2024 one, calls without value are denied too.
+        A limit of 0 reverts every check on the 2024 revision and cannot be enabled on the newest, which would let calls
+        without value pass: only there they do.
 
         Raises:
             PolicyViolationError: the limit is 0, or the value alone is above it.
         """
-        if self.limit == 0:
+        if self.limit == 0 and not call.newest:
             raise PolicyViolationError("the value limit is 0")
         value = call.execution.value
         return (call.change(self.type, value, self.limit),) if value else ()

@@ -130,7 +130,11 @@ def policy_table(session: AnySession) -> PolicyTable:
     Raises:
         SessionError: see ``resolve_actions``.
     """
-    return build_table(resolve_actions(session))
+    actions = resolve_actions(session)
+    newest = isinstance(session, SessionV2) and all(
+        session.contract(policy) == policy.v2_address for action in actions for policy in action.policies
+    )
+    return build_table(actions, newest=newest)
 
 
 def claim_policies(session: AnySession, *, dev: bool = False) -> tuple[Permit2Claim, ...]:

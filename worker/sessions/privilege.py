@@ -334,11 +334,9 @@ def _words(policy: PolicyModel, amount: AmountFormat) -> str:
     if isinstance(policy, UniversalAction):
         return "; ".join(_rule(rule) for rule in policy.rules)
     if isinstance(policy, ArgPolicy):
-        return (
-            "an expression over its arguments must hold (refused by this program, which cannot judge it yet)"
-        )
+        return f"an expression of {len(policy.compiled[0])} rules over its arguments must hold"
     if isinstance(policy, IntentExecution):
-        return "only targets on the orchestrator's list (refused by this program, which cannot read it yet)"
+        return "only targets on the orchestrator's list, which its owner may change"
     return ""
 
 

@@ -9,7 +9,6 @@ from eth_abi.abi import encode
 
 from tests.support.vectors import load_vectors
 from worker.policies import (
-    ArgPolicy,
     IntentExecution,
     SpendingLimits,
     Sudo,
@@ -19,7 +18,6 @@ from worker.policies import (
     UsageLimit,
     ValueLimit,
 )
-from worker.policies.arg_policy import RuleExpression
 from worker.policies.base import Allow, CounterChange, Deny, Execution, Verdict
 from worker.policies.evaluate import (
     FALLBACK_SELECTOR,
@@ -241,14 +239,12 @@ class TestCombination:
         assert "ZeroDivisionError" in verdict.reason
         assert "secret detail" not in verdict.reason
 
-    def test_what_this_version_cannot_judge_it_denies(self) -> None:
-        expression = RuleExpression(
-            type="rule", rule=Rule(condition="equal", calldata_offset=0, reference_value=0)
+    def test_an_intent_execution_whose_list_is_not_known_denies(self) -> None:
+        verdict = denied(
+            judge(table((USDC, TRANSFER, (IntentExecution(),))), Execution(USDC, 0, transfer(1)))
         )
-        for policy in (ArgPolicy(expression=expression), IntentExecution()):
-            verdict = denied(judge(table((USDC, TRANSFER, (policy,))), Execution(USDC, 0, transfer(1))))
-            assert verdict.policy == policy.type
-            assert "not supported by this version" in verdict.reason
+        assert verdict.policy == "intent-execution"
+        assert "it is not on the orchestrator's list" in verdict.reason
 
 
 class TestWords:
