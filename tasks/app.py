@@ -202,6 +202,21 @@ def _preload(**_: Any) -> None:
         import_module(module)
 
 
+@worker_init.connect
+def _unwrap(**_: Any) -> None:
+    """A wrapped secret id can be unwrapped once: before the pool forks, so that every child inherits it."""
+    if settings.key_store != "vault" or settings.vault_wrapped_secret_id is None:
+        return
+    from worker.keys.vault import VaultKeyStore  # noqa: PLC0415 - a worker with keystore files does without hvac
+
+    def unwrap() -> None:
+        keys = runtime().keys
+        if isinstance(keys, VaultKeyStore):
+            keys.unwrap()
+
+    _checked(unwrap)
+
+
 @beat_init.connect
 def _require_strategies(**_: Any) -> None:
     """A worker can go on without strategies, beat cannot."""
