@@ -15,6 +15,11 @@ URGENT = "urgent"
 QUEUES = (URGENT, "prepare", "sign", "submit", "watch")
 #: Seconds after which Redis hands an unacknowledged message out again; above every task's hard limit.
 VISIBILITY_S = 120
+#: Seconds between two wake-ups of the strategies: a slot is fired at most this late.
+WAKE_S = 1
+#: Seconds for which a beat that died still holds its lock: at least five of its loops, and below the 15 s within which
+#: another one is to take over.
+LEADER_S = 10
 
 
 class UrgentFirst(round_robin_cycle):
@@ -71,7 +76,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "enable_utc": True,
         "timezone": "UTC",
-        "beat_max_loop_interval": 2,
+        "beat_max_loop_interval": WAKE_S,
         "redbeat_redis_url": redis_url,
         "redbeat_redis_options": {
             "socket_connect_timeout": min(timeout_s, 1.0),
@@ -81,5 +86,5 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         },
         "redbeat_key_prefix": "sx:redbeat:",
         # a beat that died holds the lock this long: no strategy fires meanwhile, and never two beats at once
-        "redbeat_lock_timeout": 15,
+        "redbeat_lock_timeout": LEADER_S,
     }

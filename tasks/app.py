@@ -13,15 +13,17 @@ from typing import Any, NoReturn, cast
 
 import structlog
 from celery import bootsteps
-from celery.schedules import crontab
+from celery.schedules import schedule
 from celery.signals import beat_init, setup_logging, worker_init
 
+from config.celery import WAKE_S
 from config.logging import configure_logging
 from config.settings import SettingsError, get_settings
 from tasks.poison import PoisonBox, Signatures, guard_broker, signatures
-from worker.errors import ExecutorError, InputError
+from worker.errors import ExecutorError
 from worker.execution.dispatch import celery_app, dispatcher
-from worker.execution.fire import fire, read_strategies
+from worker.execution.fire import Watcher, read_strategies
+from worker.execution.fire import wake as do_wake
 from worker.execution.prepare import prepare as do_prepare
 from worker.execution.runtime import Runtime
 from worker.execution.sign import sign as do_sign
@@ -29,7 +31,6 @@ from worker.execution.submit import submit as do_submit
 from worker.execution.watch import tick as do_tick
 from worker.ledger.connection import connect
 from worker.ledger.health import check_redis, require_fit
-from worker.strategies.schedule import schedule_entries
 
 log = structlog.get_logger(__name__)
 
@@ -97,15 +98,16 @@ def tick() -> None:
     do_tick(runtime())
 
 
-@app.task(name="tasks.fire_strategy")
+@cache
+def _watcher() -> Watcher:
+    return Watcher(runtime())
+
+
+@app.task(name="tasks.wake_strategies")
 @_quietly
-def fire_strategy(name: str) -> None:
-    """Enqueue what a strategy's latest fire time asks for, once."""
-    if settings.strategies_file is None:
-        raise InputError(
-            "is not set in this worker", field="SESSION_EXECUTOR_STRATEGIES_FILE", fix="set it as for beat"
-        )
-    fire(runtime(), read_strategies(settings.strategies_file, settings.chain_id), name)
+def wake_strategies() -> None:
+    """Deal with every strategy's slots that have come, each once."""
+    do_wake(runtime(), _watcher().strategies())
 
 
 @cache
@@ -174,25 +176,18 @@ def _require_redis(**_: Any) -> None:
 
 
 def _beat_schedule() -> dict[str, Any]:
-    """One entry per enabled strategy; the worker decides by its own slot key whether a fire is due."""
+    """Beat only wakes: which slots have come is found by whoever takes the message (``worker/execution/fire.py``)."""
     return {
-        f"strategy:{entry.name}": {
-            "task": "tasks.fire_strategy",
-            "args": [entry.name],
-            "schedule": crontab(**entry.crontab),
-            "options": {"queue": "prepare"},
+        "strategies": {
+            "task": "tasks.wake_strategies",
+            "schedule": schedule(WAKE_S),
+            # nobody needs an old one: the next one finds the same slots
+            "options": {"queue": "prepare", "expires": 10 * WAKE_S},
         }
-        for entry in schedule_entries(read_strategies(settings.strategies_file, settings.chain_id))
     }
 
 
-try:
-    # RedBeat reads the schedule when it is made, which is before any signal of beat's
-    app.conf.beat_schedule = _beat_schedule()
-except ExecutorError as problem:
-    _strategies_problem: ExecutorError | None = problem
-else:
-    _strategies_problem = None
+app.conf.beat_schedule = _beat_schedule()
 
 
 @worker_init.connect
@@ -219,12 +214,11 @@ def _unwrap(**_: Any) -> None:
 
 @beat_init.connect
 def _require_strategies(**_: Any) -> None:
-    """A worker can go on without strategies, beat cannot."""
-    if _strategies_problem is not None:
-        _exit(str(_strategies_problem), _strategies_problem.exit_code)
+    """A worker can go on without strategies; who starts beat wants them, and hears at once that the file is wrong."""
+    _checked(lambda: read_strategies(settings.strategies_file, settings.chain_id))
 
 
-def _checked(step: Callable[[], None]) -> None:
+def _checked(step: Callable[[], object]) -> None:
     try:
         step()
     except ExecutorError as error:

@@ -104,6 +104,43 @@ class ChainReader:
             raise _nonsense("eth_getBlockByNumber", "no block")
         return _quantity(cast("dict[str, Any]", block).get("timestamp"), "eth_getBlockByNumber")
 
+    def block_number(self) -> int:
+        """Number of the latest block. Raises WrongChainError, ChainError."""
+        self.require_chain()
+        return _quantity(self._ask("eth_blockNumber"), "eth_blockNumber")
+
+    def block_time(self, number: int) -> int:
+        """Unix seconds of a block. Raises WrongChainError, ChainError."""
+        self.require_chain()
+        block = self._ask("eth_getBlockByNumber", hex(number), False)
+        if not isinstance(block, dict):
+            raise _nonsense("eth_getBlockByNumber", "no block")
+        return _quantity(cast("dict[str, Any]", block).get("timestamp"), "eth_getBlockByNumber")
+
+    def logs(self, address: str, topic: bytes, from_block: int, to_block: int) -> list[dict[str, Any]]:
+        """Logs of one contract with a first topic, both blocks included, as the node gives them, in chain order.
+
+        Raises:
+            WrongChainError, ChainError: also when a log lacks one of the members that every log has.
+        """
+        self.require_chain()
+        query = {
+            "address": address,
+            "topics": ["0x" + topic.hex()],
+            "fromBlock": hex(from_block),
+            "toBlock": hex(to_block),
+        }
+        found = self._ask("eth_getLogs", query)
+        if not isinstance(found, list):
+            raise _nonsense("eth_getLogs", "no list")
+        logs = [_log(item) for item in cast("list[Any]", found)]
+        return sorted(logs, key=lambda log: (log["block"], log["index"]))
+
+    def native_balance(self, owner: str) -> int:
+        """Wei. Raises WrongChainError, ChainError."""
+        self.require_chain()
+        return _quantity(self._ask("eth_getBalance", owner, "latest"), "eth_getBalance")
+
     def has_code(self, address: str) -> bool:
         """Whether a contract is at the address. Raises WrongChainError, ChainError."""
         self.require_chain()
@@ -216,6 +253,24 @@ def _data(value: Any, method: str) -> bytes:
     if not isinstance(value, str) or not _DATA.fullmatch(value):
         raise _nonsense(method, "no bytes")
     return bytes.fromhex(value[2:])
+
+
+def _log(item: Any) -> dict[str, Any]:
+    """A log's members: numbers as numbers, topics and data as bytes, addresses and hashes in lower case."""
+    if not isinstance(item, dict) or item.get("removed") is True:
+        raise _nonsense("eth_getLogs", "no log")
+    fields = cast("dict[str, Any]", item)
+    topics = fields.get("topics")
+    if not isinstance(topics, list):
+        raise _nonsense("eth_getLogs", "a log without topics")
+    return {
+        "block": _quantity(fields.get("blockNumber"), "eth_getLogs"),
+        "index": _quantity(fields.get("logIndex"), "eth_getLogs"),
+        "tx_hash": "0x" + _data(fields.get("transactionHash"), "eth_getLogs").hex(),
+        "address": "0x" + _data(fields.get("address"), "eth_getLogs").hex(),
+        "topics": tuple(_data(topic, "eth_getLogs") for topic in cast("list[Any]", topics)),
+        "data": _data(fields.get("data"), "eth_getLogs"),
+    }
 
 
 def _uint(word: bytes, token: str, what: str) -> int:

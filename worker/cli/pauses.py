@@ -116,7 +116,7 @@ def _switch(account: str, chain: str, strategy: str, everything: bool) -> Switch
 
 def _warn_if_unknown(services: Runtime, switch: Switch) -> None:
     """A slip of the pen must not look like a stop."""
-    from worker.execution.fire import read_strategies
+    from worker.execution.fire import all_strategies
 
     try:
         known = {
@@ -126,10 +126,7 @@ def _warn_if_unknown(services: Runtime, switch: Switch) -> None:
                 for session in services.sessions.list(on_corrupt=lambda error: note(str(error)))
             ],
             "chain": lambda: [str(services.settings.chain_id)],
-            "strategy": lambda: [
-                strategy.name
-                for strategy in read_strategies(services.settings.strategies_file, services.settings.chain_id)
-            ],
+            "strategy": lambda: [strategy.name for strategy in all_strategies(services)],
         }[switch.kind]()
     except ExecutorError:
         return  # it is paused; what else there is cannot be told now

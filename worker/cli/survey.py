@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from config.celery import QUEUES, celery_settings
 from config.health import problem
 from tasks.poison import PoisonBox
-from worker.execution.fire import read_strategies
+from worker.execution.fire import all_strategies
 from worker.execution.prepare import ENABLE_POLICY
 from worker.intents.states import FINAL, State
 from worker.ledger.connection import connect
@@ -61,12 +61,9 @@ def survey(services: Runtime) -> dict[str, Any]:
 
 
 def _next_fires(services: Runtime) -> list[dict[str, Any]]:
-    settings = services.settings
-    if settings.strategies_file is None:
-        return []
     fires = [
         (strategy.name, next_slot(strategy, services.now_s))
-        for strategy in read_strategies(settings.strategies_file, settings.chain_id)
+        for strategy in all_strategies(services)
         if strategy.enabled
     ]
     return [

@@ -209,7 +209,7 @@ class Stack:
         """Beat, with the strategies file of the settings."""
         self.beat = Child(
             "beat",
-            [*self._celery("beat"), "--scheduler", "redbeat.RedBeatScheduler", "--loglevel", "INFO"],
+            [*self._celery("beat"), "--scheduler", "tasks.beat.StrategyScheduler", "--loglevel", "INFO"],
             self.environment,
             self.directory,
         )

@@ -21,6 +21,7 @@ from worker.ledger.marks import Marks
 from worker.ledger.pauses import Pauses
 from worker.ledger.port import Ledger
 from worker.ledger.redis_ledger import RedisLedger
+from worker.ledger.strategies import StrategyBook
 from worker.orchestrator.alps import AlpsOrchestrator
 from worker.orchestrator.blanc import BlancOrchestrator
 from worker.orchestrator.jwt_auth import JwtSigner
@@ -111,6 +112,14 @@ class Runtime:
     def pauses(self) -> Pauses:
         """The kill switches."""
         return Pauses(
+            connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
+            where=safe_url(self._redis_url),
+        )
+
+    @cached_property
+    def strategies(self) -> StrategyBook:
+        """Where each strategy stands, and those that were added at run time."""
+        return StrategyBook(
             connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
             where=safe_url(self._redis_url),
         )

@@ -11,6 +11,7 @@ ServiceError
 └── LedgerInconsistentError    what Redis holds contradicts itself; nothing was written
 ExecutorError
 ├── FenceLostError             another attempt has the intent
+│   └── StrategyGoneError      the strategy was removed meanwhile
 └── IllegalTransitionError     the table of states does not allow the move
 RefusedError
 ├── LimitExceededError         a counter would pass its limit
@@ -63,6 +64,10 @@ class LedgerLostError(ServiceError):
 
 class FenceLostError(ExecutorError):
     """Another attempt (or a cancel) has taken the intent; stop working on it."""
+
+
+class StrategyGoneError(FenceLostError):
+    """The strategy was removed while it was being evaluated."""
 
 
 class IllegalTransitionError(ExecutorError):

@@ -18,6 +18,9 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:{S}:session``            hash    the session and its guardrails, see ``worker/sessions/registry.py``
 ``sx:slots:{strategy}``       zset    fire times that are taken (unix seconds)
 ``sx:slots:{strategy}:floor`` string  newest fire time that was forgotten
+``sx:strategy:{N}``          hash    a strategy's cursor, lease and memory, see ``strategies.py``
+``sx:strategy:{N}:missed``    list    slots that were not fired, JSON
+``sx:strategies``             hash    strategies that were added at run time, JSON by name
 ``sx:pauses``                 hash    kill switches that are off, see ``pauses.py``
 ``sx:ledger``                 hash    the ledger's epoch, see ``epoch.py``
 ============================  ======  ==================================================
@@ -32,6 +35,7 @@ from worker.ledger.errors import IntentNotFoundError, LedgerInputError
 SESSIONS = "sx:sessions"
 PAUSES = "sx:pauses"
 LEDGER = "sx:ledger"
+STRATEGIES = "sx:strategies"
 
 _SESSION = re.compile(r"ses_[0-9a-f]{16}")
 _INTENT = re.compile(r"int_([0-9a-f]{16})_[0-9a-f]{24}")
@@ -84,3 +88,8 @@ def slots(strategy: str) -> str:
             fix="use printable characters without braces",
         )
     return f"sx:slots:{{{strategy}}}"
+
+
+def strategy(name: str) -> str:
+    """The state of a strategy; same rule for its name as in ``slots``."""
+    return slots(name).replace("sx:slots:", "sx:strategy:", 1)

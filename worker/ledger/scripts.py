@@ -20,6 +20,9 @@ _INCLUDES = {
     "usage": ("bigint", "budget", "guard"),
     "take_due": (),
     "claim_slot": (),
+    "strategy_claim": (),
+    "strategy_commit": (),
+    "strategy_remove": (),
 }
 
 

@@ -1,1 +1,1 @@
-"""What a cron run turns into intents: the strategies file, fire times, and the transfer that each becomes."""
+"""What runs by itself: the strategies file, fire times, and the decisions that become intents."""

@@ -2,39 +2,70 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
+from zoneinfo import available_timezones
 
-from eth_utils.address import is_checksum_address
-
-from worker.intents.amount import Amount, AmountError, TokenResolver, parse_amount, parse_human
+from worker.intents.amount import TokenResolver
+from worker.strategies import trades, transfer
+from worker.strategies.conditions import Condition, read_condition
 from worker.strategies.cron import Cron, parse_cron
 from worker.strategies.errors import StrategyError
-from worker.strategies.model import KINDS, Kind, Strategy
+from worker.strategies.events import OnEvent, read_event
+from worker.strategies.fields import (
+    Fields,
+    as_boolean,
+    as_duration,
+    as_instant,
+    as_text,
+    kind_of,
+    one_of,
+    short,
+    unknown_field,
+)
+from worker.strategies.model import CatchUp, Retry, ScheduledStrategy
+from worker.strategies.port import ENTRY_POINTS, Strategy
+from worker.strategies.raw import raw
 from worker.strategies.schedule import next_slot
-from worker.strategies.transfer import NATIVE_TOKEN
-
-_T = TypeVar("_T")
+from worker.strategies.timing import FixedTimes, Interval, Schedule, ZonedCron
 
 #: A file of thousands of strategies is smaller.
 _MAX_BYTES = 1 << 20
-MAX_NOT_AFTER_S = 31 * 86_400
+MAX_LATENESS_S = 31 * 86_400
 """The longest that a payment may be late: a month."""
+MAX_JITTER_S = 3_600
+MIN_EVERY_S = 2
+"""Beat wakes the workers every second; a shorter interval would be a promise that nobody can keep."""
 
 #: A name is part of an idempotency key, of Redis keys and of log lines.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SESSION_ID = re.compile(r"ses_[0-9a-f]{16}")
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-REQUIRED = ("name", "kind", "session", "cron", "to", "amount")
-OPTIONAL = ("token", "enabled", "sponsored", "not_after_s", "start", "end")
+
+Factory = Callable[[Fields], Strategy]
+
+#: The kinds that come with this program. The parts of a TWAP and of an order are bounded by themselves.
+BUILT_IN: dict[str, Factory] = {
+    "recurring-transfer": transfer.recurring_transfer,
+    "subscription": transfer.recurring_transfer,
+    "sweep": transfer.sweep,
+    "dca": trades.dca,
+    "twap": trades.twap,
+    "limit-order": trades.order,
+    "stop-order": trades.order,
+    "rebalance": trades.rebalance,
+    "raw": raw,
+}
+#: An order is given once unless somebody writes otherwise.
+_ONCE = ("limit-order", "stop-order")
+_SUBSCRIPTION_RETRY = Retry(3, 3_600)
 
 
-def load_strategies(source: str | Path, *, tokens: TokenResolver) -> tuple[Strategy, ...]:
+def load_strategies(source: str | Path, *, tokens: TokenResolver) -> tuple[ScheduledStrategy, ...]:
     """Read the strategies of a file, in its order.
 
     Args:
@@ -44,29 +75,18 @@ def load_strategies(source: str | Path, *, tokens: TokenResolver) -> tuple[Strat
     Raises:
         StrategyError: names the place, e.g. ``strategies[0].cron``, and the fix. Nothing is used of a file with one.
     """
-    text = _read(source) if isinstance(source, Path) else source
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        why = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
-        raise StrategyError(
-            f"not TOML: {_short(why)}", field="strategies file", fix="compare it with strategies.example.toml"
-        ) from None
-    for name in document:
-        if name != "strategies":
-            raise _unknown(name, "", ("strategies",))
-    entries = document.get("strategies", [])
-    if not isinstance(entries, list):
-        raise StrategyError(
-            "is no list of tables", field="strategies", fix="write [[strategies]], twice bracketed"
-        )
-    loaded: list[Strategy] = []
+    return load_entries(read_entries(source), tokens=tokens)
+
+
+def load_entries(
+    entries: Sequence[Mapping[str, Any]], *, tokens: TokenResolver
+) -> tuple[ScheduledStrategy, ...]:
+    """Strategies of tables that were read before. Raises StrategyError."""
+    loaded: list[ScheduledStrategy] = []
     seen: dict[str, int] = {}
-    for index, entry in enumerate(cast("list[Any]", entries)):
+    for index, entry in enumerate(entries):
         at = f"strategies[{index}]"
-        if not isinstance(entry, dict):
-            raise StrategyError("is no table", field=at, fix="write [[strategies]], twice bracketed")
-        strategy = _strategy(cast("dict[str, Any]", entry), at, tokens)
+        strategy = _strategy(Fields(entry, at, tokens))
         if strategy.name in seen:
             raise StrategyError(
                 f"{strategy.name} is the name of strategies[{seen[strategy.name]}] too",
@@ -76,6 +96,58 @@ def load_strategies(source: str | Path, *, tokens: TokenResolver) -> tuple[Strat
         seen[strategy.name] = index
         loaded.append(strategy)
     return tuple(loaded)
+
+
+def read_entries(source: str | Path) -> list[dict[str, Any]]:
+    """The tables ``[[strategies]]`` of a file, not looked into yet. Raises StrategyError."""
+    text = _read(source) if isinstance(source, Path) else source
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+        raise StrategyError(
+            f"not TOML: {short(why)}", field="strategies file", fix="compare it with strategies.example.toml"
+        ) from None
+    for name in document:
+        if name != "strategies":
+            raise unknown_field(name, "", ("strategies",))
+    entries = document.get("strategies", [])
+    if not isinstance(entries, list):
+        raise StrategyError(
+            "is no list of tables", field="strategies", fix="write [[strategies]], twice bracketed"
+        )
+    for index, entry in enumerate(cast("list[Any]", entries)):
+        if not isinstance(entry, dict):
+            raise StrategyError(
+                "is no table", field=f"strategies[{index}]", fix="write [[strategies]], twice bracketed"
+            )
+    return cast("list[dict[str, Any]]", entries)
+
+
+@cache
+def kinds() -> dict[str, Factory]:
+    """Every kind that there is: the built-in ones and those of installed packages.
+
+    Raises:
+        StrategyError: a package's entry point cannot be loaded, or takes a built-in's name.
+    """
+    found = dict(BUILT_IN)
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name in found:
+            raise StrategyError(
+                f"is the name of two kinds of strategy, one of them {point.value}",
+                field=f"kind {point.name}",
+                fix="rename the package's entry point",
+            )
+        try:
+            found[point.name] = cast("Factory", point.load())
+        except Exception as error:  # noqa: BLE001 - whatever a package does when it is loaded
+            raise StrategyError(
+                f"cannot be loaded from {point.value} ({type(error).__name__})",
+                field=f"kind {point.name}",
+                fix="mend or remove the package",
+            ) from None
+    return found
 
 
 def _read(path: Path) -> str:
@@ -95,112 +167,163 @@ def _read(path: Path) -> str:
         raise StrategyError("is not UTF-8", field=str(path), fix="save it as UTF-8") from None
 
 
-def _strategy(entry: Mapping[str, Any], at: str, tokens: TokenResolver) -> Strategy:
-    for name in entry:
-        if name not in REQUIRED + OPTIONAL:
-            raise _unknown(name, f"{at}.", REQUIRED + OPTIONAL)
-    for name in REQUIRED:
-        if name not in entry:
-            raise StrategyError("is missing", field=f"{at}.{name}", fix=f"add {name} = …")
-    amount = _amount(entry, at, tokens)
-
-    def read(name: str, parse: Callable[[Any, str], _T]) -> _T:
-        return parse(entry[name], f"{at}.{name}")
-
-    def maybe(name: str, parse: Callable[[Any, str], _T], default: _T) -> _T:
-        return parse(entry[name], f"{at}.{name}") if name in entry else default
-
-    strategy = Strategy(
-        name=read("name", _name),
-        kind=read("kind", _kind),
-        session=read("session", _session),
-        cron=read("cron", _cron),
-        to=read("to", _address),
-        amount=amount,
-        enabled=maybe("enabled", _boolean, True),
-        sponsored=maybe("sponsored", _boolean, True),
-        not_after_s=maybe("not_after_s", _seconds, None),
-        start_s=maybe("start", _instant, None),
-        end_s=maybe("end", _instant, None),
+def _strategy(fields: Fields) -> ScheduledStrategy:
+    name = fields.read("name", _name)
+    kind = fields.read("kind", _kind)
+    session = fields.read("session", _session)
+    start_s = fields.maybe("start", as_instant, None)
+    end_s = fields.maybe("end", as_instant, None)
+    when, event = _trigger(fields, start_s or 0)
+    if event is not None:
+        fields.event_names = frozenset(parameter.name for parameter in event.parameters)
+    strategy = ScheduledStrategy(
+        name=name,
+        kind=kind,
+        session=session,
+        strategy=kinds()[kind](fields),
+        when=when,
+        event=event,
+        only_if=_only_if(fields, kind),
+        enabled=fields.maybe("enabled", as_boolean, True),
+        sponsored=fields.maybe("sponsored", as_boolean, True),
+        max_lateness_s=_lateness(fields),
+        start_s=start_s,
+        end_s=end_s,
+        max_executions=_executions(fields, kind),
+        catch_up=cast("CatchUp", fields.maybe("catch_up", one_of("none", "one", "all"), "one")),
+        jitter_s=_jitter(fields),
+        retry=_retry(fields, kind),
     )
-    _check_receiver(strategy, at)
-    _check_dates(strategy, at)
+    fields.finish()
+    _check(strategy, fields)
     return strategy
 
 
-def _amount(entry: Mapping[str, Any], at: str, tokens: TokenResolver) -> Amount:
-    """``amount = "10 USDC"``, or ``amount = "10"`` with ``token = "USDC"``, or both, agreeing."""
-    written, here = entry["amount"], f"{at}.amount"
-    if "token" not in entry:
-        return _placed(here, lambda: parse_human(written, tokens, field=here))
-    name = _text(entry["token"], f"{at}.token")
-    token = _placed(f"{at}.token", lambda: tokens(name))
-    if not isinstance(written, str) or " " not in written:
-        return Amount(_placed(here, lambda: parse_amount(written, token=token, field=here)), token)
-    amount = _placed(here, lambda: parse_human(written, tokens, field=here))
-    if amount.token != token:
+def _trigger(fields: Fields, start_s: int) -> tuple[Schedule | None, OnEvent | None]:
+    triggers = [name for name in ("cron", "every", "at", "on_event") if fields.has(name)]
+    if len(triggers) > 1:
         raise StrategyError(
-            f"is in {amount.token.symbol}, and token is {token.symbol}", field=here, fix="name one token"
+            f"cannot go with {triggers[0]}", field=fields.place(triggers[1]), fix="write one trigger"
         )
-    return amount
+    if triggers != ["cron"] and fields.has("timezone"):
+        raise StrategyError("belongs to cron", field=fields.place("timezone"), fix="leave it out")
+    match triggers:
+        case ["every"]:
+            every_s = fields.read("every", as_duration)
+            if every_s < MIN_EVERY_S:
+                raise StrategyError(
+                    f"is shorter than {MIN_EVERY_S} s", field=fields.place("every"), fix="use a longer one"
+                )
+            return Interval(every_s, start_s), None
+        case ["at"]:
+            return FixedTimes(fields.read("at", _instants)), None
+        case ["on_event"]:
+            return None, read_event(fields.table("on_event"))
+        case _:
+            cron = fields.read("cron", _cron)
+            zone = fields.maybe("timezone", _zone, "UTC")
+            return (cron if zone == "UTC" else ZonedCron(cron, zone)), None
 
 
-def _placed(at: str, read: Callable[[], _T]) -> _T:
-    """``read()``, its AmountError as a StrategyError at ``at``: a resolver does not know where it is asked from."""
-    try:
-        return read()
-    except AmountError as error:
-        raise StrategyError(error.message, field=at, fix=error.fix) from None
-
-
-def _check_receiver(strategy: Strategy, at: str) -> None:
-    if strategy.to == NATIVE_TOKEN:
-        raise StrategyError("is the zero address", field=f"{at}.to", fix="set the receiver")
-    if strategy.to == strategy.amount.token.address:
+def _only_if(fields: Fields, kind: str) -> Condition | None:
+    side = "below" if kind == "stop-order" else ""
+    if fields.has("only_if"):
+        return read_condition(fields.table("only_if"), side=side)
+    if kind in _ONCE:
         raise StrategyError(
-            f"is the {strategy.amount.token.symbol} contract itself, where money is lost",
-            field=f"{at}.to",
-            fix="set the receiver",
+            "is missing: an order waits for a price",
+            field=fields.place("only_if"),
+            fix='add only_if = { feed = "0x…", base = …, quote = …, below = "2500" }',
         )
+    return None
 
 
-def _check_dates(strategy: Strategy, at: str) -> None:
+def _lateness(fields: Fields) -> int | None:
+    """``max_lateness_s``, or by its older name ``not_after_s``."""
+    names = [name for name in ("max_lateness_s", "not_after_s") if fields.has(name)]
+    if len(names) > 1:
+        raise StrategyError(
+            "is the older name of max_lateness_s", field=fields.place("not_after_s"), fix="write one of them"
+        )
+    return fields.read(names[0], _seconds) if names else None
+
+
+def _executions(fields: Fields, kind: str) -> int | None:
+    if fields.has("max_executions"):
+        return fields.whole("max_executions", 1, 10**9)
+    return 1 if kind in _ONCE else None
+
+
+def _jitter(fields: Fields) -> int:
+    jitter_s = fields.maybe("jitter", as_duration, 0)
+    if jitter_s > MAX_JITTER_S:
+        raise StrategyError(
+            f"is longer than {MAX_JITTER_S} s", field=fields.place("jitter"), fix="use a shorter one"
+        )
+    return jitter_s
+
+
+def _retry(fields: Fields, kind: str) -> Retry | None:
+    if not fields.has("retry"):
+        return _SUBSCRIPTION_RETRY if kind == "subscription" else None
+    table = fields.table("retry")
+    found = Retry(table.whole("times", 0, 100), table.maybe("after", as_duration, 3_600))
+    table.finish()
+    return found if found.times else None
+
+
+def _check(strategy: ScheduledStrategy, fields: Fields) -> None:
     start_s, end_s = strategy.start_s, strategy.end_s
     if start_s is not None and end_s is not None and end_s <= start_s:
-        raise StrategyError("is not after start", field=f"{at}.end", fix="set a later end, or leave it out")
-    if end_s is not None and next_slot(strategy, -1) is None:
         raise StrategyError(
-            f"comes before the first fire time of {strategy.cron}", field=f"{at}.end", fix="set a later end"
+            "is not after start", field=fields.place("end"), fix="set a later end, or leave it out"
         )
+    if strategy.when is not None and next_slot(strategy, -1) is None:
+        raise StrategyError(
+            f"comes before the first fire time of {strategy.when}"
+            if end_s is not None
+            else f"comes after the last fire time of {strategy.when}",
+            field=fields.place("start" if end_s is None else "end"),
+            fix="set another start or end",
+        )
+    if strategy.catch_up == "all" and strategy.max_lateness_s is None:
+        raise StrategyError(
+            "makes up for old slots, and nothing says how old they may be",
+            field=fields.place("catch_up"),
+            fix="add max_lateness_s",
+        )
+    if strategy.event is not None and strategy.jitter_s:
+        raise StrategyError("belongs to a time", field=fields.place("jitter"), fix="leave it out")
 
 
 # --- fields; each raises StrategyError at the place it is given
 
 
 def _name(value: Any, at: str) -> str:
-    text = _text(value, at)
+    text = as_text(value, at)
     if not _NAME.fullmatch(text):
         raise StrategyError(
-            f"{_short(text)!r} is no name",
+            f"{short(text)!r} is no name",
             field=at,
             fix="use a-z, 0-9, - and _, at most 64, a letter or digit first",
         )
     return text
 
 
-def _kind(value: Any, at: str) -> Kind:
-    text = _text(value, at)
-    for kind in KINDS:
-        if text == kind:
-            return kind
-    raise StrategyError(f"{_short(text)!r} is no kind of strategy", field=at, fix=f"use {', '.join(KINDS)}")
+def _kind(value: Any, at: str) -> str:
+    text = as_text(value, at)
+    if text not in kinds():
+        raise StrategyError(
+            f"{short(text)!r} is no kind of strategy", field=at, fix=f"use {', '.join(kinds())}"
+        )
+    return text
 
 
 def _session(value: Any, at: str) -> str:
-    text = _text(value, at)
+    text = as_text(value, at)
     if not _SESSION_ID.fullmatch(text):
         raise StrategyError(
-            f"{_short(text)!r} is no session",
+            f"{short(text)!r} is no session",
             field=at,
             fix="use its id, ses_ and 16 hex digits: see `session-executor sessions list`",
         )
@@ -209,83 +332,38 @@ def _session(value: Any, at: str) -> str:
 
 def _cron(value: Any, at: str) -> Cron:
     try:
-        return parse_cron(_text(value, at))
+        return parse_cron(as_text(value, at))
     except ValueError as error:
         message, _, fix = str(error).partition("\n")
         raise StrategyError(message, field=at, fix=fix) from None
 
 
-def _address(value: Any, at: str) -> str:
-    text = _text(value, at)
-    if not _ADDRESS.fullmatch(text):
-        raise StrategyError(f"{_short(text)!r} is no address", field=at, fix="use 0x and 40 hex digits")
-    digits = text[2:]
-    if digits not in (digits.lower(), digits.upper()) and not is_checksum_address(text):
+def _zone(value: Any, at: str) -> str:
+    text = as_text(value, at)
+    if text not in _zones():
         raise StrategyError(
-            f"{text} has a wrong EIP-55 checksum", field=at, fix="copy it again, or write it in lower case"
+            f"{short(text)!r} is no time zone", field=at, fix="use a name such as Europe/Berlin"
         )
-    return text.lower()
+    return text
 
 
-def _boolean(value: Any, at: str) -> bool:
-    if not isinstance(value, bool):
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _instants(value: Any, at: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
         raise StrategyError(
-            f"is {_type(value)}, not true or false", field=at, fix="write true or false, unquoted"
+            f"is {kind_of(value)}, not a list of dates", field=at, fix="write [2026-01-31T00:00:00Z]"
+        )
+    items = cast("list[Any]", value)
+    return tuple(sorted({as_instant(item, f"{at}[{index}]") for index, item in enumerate(items)}))
+
+
+def _seconds(value: Any, at: str) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_LATENESS_S:
+        raise StrategyError(
+            f"must be a whole number of seconds from 1 to {MAX_LATENESS_S}", field=at, fix="e.g. 900"
         )
     return value
-
-
-def _seconds(value: Any, at: str) -> int | None:
-    if type(value) is not int or not 1 <= value <= MAX_NOT_AFTER_S:
-        raise StrategyError(
-            f"must be a whole number of seconds from 1 to {MAX_NOT_AFTER_S}", field=at, fix="e.g. 900"
-        )
-    return value
-
-
-def _instant(value: Any, at: str) -> int | None:
-    fix = "write it in UTC with a Z and without quotes, e.g. 2026-01-31T00:00:00Z"
-    if not isinstance(value, datetime):
-        raise StrategyError(f"is {_type(value)}, not a date with a time", field=at, fix=fix)
-    if value.utcoffset() is None:
-        raise StrategyError("has no time zone", field=at, fix=fix)
-    if value.utcoffset() != timedelta(0):
-        raise StrategyError("is not in UTC", field=at, fix=fix)
-    if value.microsecond:
-        raise StrategyError("has fractions of a second", field=at, fix=fix)
-    return int(value.timestamp())
-
-
-def _text(value: Any, at: str) -> str:
-    if not isinstance(value, str):
-        raise StrategyError(f"is {_type(value)}, not text", field=at, fix="put it in quotes")
-    return value
-
-
-def _type(value: Any) -> str:
-    names: dict[type, str] = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        list: "a list",
-        dict: "a table",
-        datetime: "a date",
-        date: "a date",
-        time: "a time",
-        str: "text",
-    }
-    return names[type(value)]
-
-
-def _unknown(name: str, prefix: str, known: tuple[str, ...]) -> StrategyError:
-    close = difflib.get_close_matches(name, known, n=1)
-    return StrategyError(
-        "is not known",
-        field=f"{prefix}{_short(name)}",
-        fix=f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}",
-    )
-
-
-def _short(text: str) -> str:
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= 80 else f"{line[:77]}..."

@@ -1,112 +1,142 @@
-"""When a strategy fires: pure functions of the clock.
+"""What is due: pure functions of the clock and of the last slot that was dealt with.
 
-A fire time is called a slot: unix seconds, a whole minute in UTC. Whatever woke us (beat, a late message, an operator)
-and however often, the slot is found from the clock, and the ledger gives each slot out once. After an outage only the
-latest slot is fired, if it is still valid; the others are skipped and reported, so that nobody's recurring payment of
-a day becomes five at once.
+A fire time is called a slot: unix seconds, UTC. Whatever woke us (beat, a late message, an operator) and however
+often, what is due is found from the clock and from the strategy's cursor, the last slot that was dealt with. A slot is
+either fired or, with the reason, missed; none is passed over in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from worker.strategies.model import Strategy
+from worker.strategies.model import ScheduledStrategy
 
-#: Without ``not_after_s`` a slot stays valid until the next one, and no longer than this: a payment that is an hour
+#: Without ``max_lateness_s`` a slot stays valid until the next one, and no longer than this: a payment that is an hour
 #: late is better looked at by a person.
-DEFAULT_NOT_AFTER_S = 3600
-#: How many missed slots are listed one by one.
+DEFAULT_LATENESS_S = 3600
+#: A slot that is not later than this is on time, whatever ``catch_up`` says: twice what a new leader of the schedulers
+#: needs to take over, so that a crash costs no slot. For short periods it is half of the period.
+ON_TIME_S = 30
+#: How many slots are listed one by one; of a longer outage the older ones are listed as one entry.
 MAX_MISSED = 1000
+#: How many slots one call makes up for; the next one goes on.
+MAX_BURST = 50
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleEntry:
-    """What a scheduler needs to wake a strategy up: its name, and the fields of Celery's ``crontab`` (UTC)."""
+class Slot:
+    """A slot that is dealt with now: fired, or missed because of ``missed``."""
 
-    name: str
-    crontab: Mapping[str, str]
-
-
-def schedule_entries(strategies: Iterable[Strategy]) -> tuple[ScheduleEntry, ...]:
-    """One entry for each enabled strategy. Waking up outside ``start`` and ``end`` does no harm: there is no slot."""
-    return tuple(
-        ScheduleEntry(
-            strategy.name,
-            MappingProxyType(
-                {
-                    "minute": strategy.cron.minute,
-                    "hour": strategy.cron.hour,
-                    "day_of_month": strategy.cron.day_of_month,
-                    "month_of_year": strategy.cron.month_of_year,
-                    "day_of_week": strategy.cron.day_of_week,
-                }
-            ),
-        )
-        for strategy in strategies
-        if strategy.enabled
-    )
+    slot_s: int
+    missed: str = ""
 
 
-def latest_slot(strategy: Strategy, now_s: int) -> int | None:
+def latest_slot(strategy: ScheduledStrategy, now_s: int) -> int | None:
     """The latest slot at or before ``now_s`` (unix seconds) and within ``start`` and ``end``, valid or not."""
     top_s = now_s if strategy.end_s is None else min(now_s, strategy.end_s - 1)
     floor_s = max(strategy.start_s or 0, 0)
-    if top_s < floor_s:
+    if strategy.when is None or top_s < floor_s:
         return None
-    slot_s = strategy.cron.latest(top_s)
+    slot_s = strategy.when.latest(top_s)
     return slot_s if slot_s is not None and slot_s >= floor_s else None
 
 
-def next_slot(strategy: Strategy, after_s: int) -> int | None:
+def next_slot(strategy: ScheduledStrategy, after_s: int) -> int | None:
     """The first slot after ``after_s`` (unix seconds) and within ``start`` and ``end``."""
+    if strategy.when is None:
+        return None
     from_s = after_s if strategy.start_s is None else max(after_s, strategy.start_s - 1)
-    slot_s = strategy.cron.next(max(from_s, -1))
+    slot_s = strategy.when.next(max(from_s, -1))
     if slot_s is None or (strategy.end_s is not None and slot_s >= strategy.end_s):
         return None
     return slot_s
 
 
-def valid_until(strategy: Strategy, slot_s: int) -> int:
+def fires_at(strategy: ScheduledStrategy, slot_s: int) -> int:
+    """Unix seconds at which the slot is fired: itself and its jitter, which is a hash and so always the same."""
+    if not strategy.jitter_s:
+        return slot_s
+    digest = hashlib.sha256(f"{strategy.name}\n{slot_s}".encode()).digest()
+    return slot_s + int.from_bytes(digest[:8]) % (strategy.jitter_s + 1)
+
+
+def valid_until(strategy: ScheduledStrategy, slot_s: int) -> int:
     """Unix seconds up to which (inclusive) the slot's intent may be signed; the same whenever it is asked."""
-    if strategy.not_after_s is not None:
-        return slot_s + strategy.not_after_s
-    following_s = strategy.cron.next(slot_s)
-    latest_s = slot_s + DEFAULT_NOT_AFTER_S
-    return latest_s if following_s is None else min(following_s, latest_s)
+    fires_s = fires_at(strategy, slot_s)
+    if strategy.max_lateness_s is not None:
+        return fires_s + strategy.max_lateness_s
+    following_s = None if strategy.when is None else strategy.when.next(slot_s)
+    latest_s = fires_s + DEFAULT_LATENESS_S
+    return latest_s if following_s is None else min(max(following_s, fires_s), latest_s)
 
 
-def due_slot(strategy: Strategy, now_s: int) -> int | None:
-    """The slot to fire now: the latest one, unless it is no longer valid or the strategy is disabled.
-
-    It stays due until then, also once it is fired: the ledger's ``claim_slot`` says who is first.
-    """
+def due_slot(strategy: ScheduledStrategy, now_s: int) -> int | None:
+    """The latest slot, unless it is no longer valid or the strategy is disabled: what an operator's hand fires."""
     if not strategy.enabled:
         return None
     slot_s = latest_slot(strategy, now_s)
+    while slot_s is not None and fires_at(strategy, slot_s) > now_s:
+        slot_s = latest_slot(strategy, slot_s - 1)
     return slot_s if slot_s is not None and now_s <= valid_until(strategy, slot_s) else None
 
 
-def missed_slots(strategy: Strategy, last_s: int, now_s: int, *, limit: int = MAX_MISSED) -> tuple[int, ...]:
-    """The slots after ``last_s`` and up to ``now_s`` that are not fired any more, to be reported as skipped.
+def due(strategy: ScheduledStrategy, cursor_s: int, now_s: int, *, paused: str = "") -> tuple[Slot, ...]:
+    """What to do about the slots after ``cursor_s`` that have come, oldest first.
 
     Args:
-        strategy: a disabled one misses nothing.
-        last_s: the slot that was fired or reported last, unix seconds.
+        strategy: an enabled one.
+        cursor_s: the last slot that was dealt with, unix seconds.
         now_s: unix seconds.
-        limit: at most so many, the newest; a result of this length may be incomplete.
+        paused: why nothing may be fired; every slot is missed for this reason.
 
     Returns:
-        Oldest first, without the one that is due now.
+        Slots to fire and slots that are missed. At most ``MAX_BURST`` are to be fired; ask again for the rest.
     """
-    if not strategy.enabled:
-        return ()
+    slots, older = _passed(strategy, cursor_s, now_s)
+    found: list[Slot] = []
+    if older is not None:
+        found.append(Slot(older, f"and all before it since {cursor_s}: too many to list"))
+    fired = 0
+    for slot_s in slots:
+        missed = paused or _too_late(strategy, slot_s, now_s, newest=slot_s == slots[-1])
+        if not missed:
+            fired += 1
+            if fired > MAX_BURST:
+                break
+        found.append(Slot(slot_s, missed))
+    return tuple(found)
+
+
+def _passed(strategy: ScheduledStrategy, cursor_s: int, now_s: int) -> tuple[list[int], int | None]:
+    """The slots after the cursor whose time has come, oldest first; and the newest of those too many to list."""
     found: list[int] = []
-    due_s = due_slot(strategy, now_s)
     slot_s = latest_slot(strategy, now_s)
-    while slot_s is not None and slot_s > last_s and len(found) < limit:
-        if slot_s != due_s:
-            found.append(slot_s)
+    while slot_s is not None and slot_s > cursor_s:
+        if len(found) == MAX_MISSED:
+            return found[::-1], slot_s
+        found.append(slot_s)
         slot_s = latest_slot(strategy, slot_s - 1)
-    return tuple(reversed(found))
+    slots = found[::-1]
+    if strategy.jitter_s:
+        # they are dealt with in order: one that still waits holds back those after it
+        ripe = next((i for i, item in enumerate(slots) if fires_at(strategy, item) > now_s), len(slots))
+        slots = slots[:ripe]
+    return slots, None
+
+
+def _too_late(strategy: ScheduledStrategy, slot_s: int, now_s: int, *, newest: bool) -> str:
+    """Why a slot is not fired any more, ``""`` if it is."""
+    late_s = now_s - fires_at(strategy, slot_s)
+    if now_s > valid_until(strategy, slot_s):
+        return f"{late_s} s late, allowed are {valid_until(strategy, slot_s) - fires_at(strategy, slot_s)} s"
+    if late_s <= _on_time_s(strategy, slot_s) or strategy.catch_up == "all":
+        return ""
+    if strategy.catch_up == "one" and newest:
+        return ""
+    return f"{late_s} s late, and catch_up is {strategy.catch_up}"
+
+
+def _on_time_s(strategy: ScheduledStrategy, slot_s: int) -> int:
+    following_s = None if strategy.when is None else strategy.when.next(slot_s)
+    return ON_TIME_S if following_s is None else min(ON_TIME_S, max(1, (following_s - slot_s) // 2))

@@ -1,77 +1,107 @@
-"""What a fire of a strategy becomes: a trade intent that is the same however often it is built."""
+"""Strategies that send: a recurring transfer or subscription, and a sweep of what is above a threshold."""
 
 from __future__ import annotations
 
-from worker.intents.amount import format_amount
-from worker.intents.model import TradeIntent
+from dataclasses import dataclass
+
+from worker.intents.amount import Amount, TokenInfo, format_amount
 from worker.policies.base import Execution
 from worker.strategies.errors import StrategyError
-from worker.strategies.model import Strategy
-from worker.strategies.schedule import latest_slot, valid_until
-
-NATIVE_TOKEN = "0x" + "00" * 20
-"""Stands for the chain's own currency in a token table."""
+from worker.strategies.fields import NATIVE_TOKEN, Fields
+from worker.strategies.port import Act, Decision, Moment, Wait
+from worker.strategies.trades import balance_of
 
 #: ``transfer(address,uint256)`` of ERC-20.
 _TRANSFER = bytes.fromhex("a9059cbb")
 
 
-def intent_of(
-    strategy: Strategy, slot_s: int, *, session_id: str, session_account: str, chain_id: int
-) -> TradeIntent:
-    """The intent of one slot.
+def transfer_call(token: TokenInfo, to: str, value: int) -> Execution:
+    """One transfer of ``value`` base units; the zero address as token is the chain's own currency."""
+    if token.address == NATIVE_TOKEN:
+        return Execution(to, value, b"")
+    words = bytes(12) + bytes.fromhex(to[2:]) + value.to_bytes(32)
+    return Execution(token.address, 0, _TRANSFER + words)
 
-    Its idempotency key is ``strategy:<name>:<slot>`` and its payload depends on nothing else, so that two schedulers,
-    a redelivered message and an operator's hand make one execution.
 
-    Args:
-        strategy: what to do.
-        slot_s: a slot of it, unix seconds.
-        session_id: the session that ``strategy.session`` names.
-        session_account: its account, lower-case address.
-        chain_id: its chain.
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The same amount to the same receiver at each slot.
 
-    Raises:
-        StrategyError: not a slot, not its session, another chain, or a transfer to the paying account itself.
+    Attributes:
+        to: who receives, lower-case address.
+        amount: how much of which token.
     """
-    at = f"strategy {strategy.name}"
-    if latest_slot(strategy, slot_s) != slot_s:
-        raise StrategyError(
-            f"{slot_s} is no fire time of {strategy.cron} within its start and end",
-            field=at,
-            fix="use the latest fire time",
+
+    to: str
+    amount: Amount
+
+    def decide(self, moment: Moment) -> Decision:
+        """See ``Strategy``. Raises StrategyError: the receiver is the paying account."""
+        require_other(self.to, moment)
+        value, token = self.amount.value, self.amount.token
+        return Act(
+            (transfer_call(token, self.to, value),), f"transfer {format_amount(value, token)} to {self.to}"
         )
-    if strategy.session != session_id:
-        raise StrategyError(
-            f"{session_id} is not its session {strategy.session}",
-            field=at,
-            fix="pass the session that it names",
-        )
-    token = strategy.amount.token
-    if token.chain_id != chain_id:
-        raise StrategyError(
-            f"{token.symbol} is the token of chain {token.chain_id}, the session is for chain {chain_id}",
-            field=at,
-            fix="use a session of the chain that this worker serves",
-        )
-    if strategy.to == session_account:
-        raise StrategyError(
-            "would send the account's money to the account itself", field=at, fix="set another receiver in to"
-        )
-    return TradeIntent(
-        session_id=session_id,
-        idempotency_key=f"strategy:{strategy.name}:{slot_s}",
-        calls=(_transfer(strategy),),
-        sponsored=strategy.sponsored,
-        not_after=valid_until(strategy, slot_s),
-        source=f"strategy:{strategy.name}",
-        note=f"transfer {format_amount(strategy.amount.value, token)} to {strategy.to}",
-    )
+
+    def describe(self) -> str:
+        """See ``Strategy``."""
+        return f"{self.amount} to {self.to}"
 
 
-def _transfer(strategy: Strategy) -> Execution:
-    value, token = strategy.amount.value, strategy.amount.token.address
-    if token == NATIVE_TOKEN:
-        return Execution(strategy.to, value, b"")
-    words = bytes(12) + bytes.fromhex(strategy.to[2:]) + value.to_bytes(32, "big")
-    return Execution(token, 0, _TRANSFER + words)
+def recurring_transfer(fields: Fields) -> Transfer:
+    """``kind = "recurring-transfer"`` or ``"subscription"``: ``to`` and ``amount``, or ``amount`` and ``token``."""
+    amount = fields.amount("amount", token="token")  # noqa: S106 - a coin, no password
+    return Transfer(fields.receiver("to", amount.token), amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Send what the account holds above a threshold.
+
+    Attributes:
+        to: who receives, lower-case address.
+        above: nothing is sent unless the balance is larger than this.
+        keep: what stays in the account, base units of the same token.
+    """
+
+    to: str
+    above: Amount
+    keep: int
+
+    def decide(self, moment: Moment) -> Decision:
+        """See ``Strategy``. Raises StrategyError, ChainError."""
+        require_other(self.to, moment)
+        token = self.above.token
+        held = balance_of(moment, token)
+        if held <= self.above.value:
+            return Wait(f"the account holds {format_amount(held, token)}, not more than {self.above}")
+        value = held - self.keep
+        return Act(
+            (transfer_call(token, self.to, value),), f"sweep {format_amount(value, token)} to {self.to}"
+        )
+
+    def describe(self) -> str:
+        """See ``Strategy``."""
+        kept = format_amount(self.keep, self.above.token)
+        return f"sweep what is above {self.above} to {self.to}, keep {kept}"
+
+
+def sweep(fields: Fields) -> Sweep:
+    """``kind = "sweep"``: ``to``, ``above``, and ``keep`` (by default all of ``above``)."""
+    above = fields.amount("above")
+    keep = fields.amount("keep") if fields.has("keep") else above
+    if keep.token != above.token or keep.value > above.value:
+        raise StrategyError(
+            f"is more than {above}, or another token",
+            field=fields.place("keep"),
+            fix="keep at most that much",
+        )
+    return Sweep(fields.receiver("to", above.token), above, keep.value)
+
+
+def require_other(to: str, moment: Moment) -> None:
+    """Refuse to send the account's money to the account itself. Raises StrategyError."""
+    if to == moment.account:
+        raise StrategyError(
+            "would send the account's money to the account itself", field="to", fix="set another receiver"
+        )

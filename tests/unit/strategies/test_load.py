@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from worker.errors import InputError
 from worker.intents.amount import TokenInfo, TokenTable
 from worker.strategies.errors import StrategyError
-from worker.strategies.load import OPTIONAL, REQUIRED, load_strategies
-from worker.strategies.model import Strategy
+from worker.strategies.load import BUILT_IN, load_strategies
+from worker.strategies.model import ScheduledStrategy
+from worker.strategies.transfer import Transfer
 
 USDC = TokenInfo("USDC", "0x833589fcd6edb6e08f4c7c32d4f71b54bda02913", 6, 8453)
 ETH = TokenInfo("ETH", "0x" + "00" * 20, 18, 8453)
-TOKENS = TokenTable([USDC, ETH])
+WETH = TokenInfo("WETH", "0x4200000000000000000000000000000000000006", 18, 8453)
+TOKENS = TokenTable([USDC, ETH, WETH])
 TO = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 GOOD: dict[str, str] = {
@@ -37,8 +39,14 @@ def toml(**changes: str | None) -> str:
     return "[[strategies]]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items())
 
 
-def load(text: str | Path) -> tuple[Strategy, ...]:
+def load(text: str | Path) -> tuple[ScheduledStrategy, ...]:
     return load_strategies(text, tokens=TOKENS)
+
+
+def paid(strategy: ScheduledStrategy) -> Transfer:
+    """What a strategy sends."""
+    assert isinstance(strategy.strategy, Transfer)
+    return strategy.strategy
 
 
 def outcome(text: str) -> str:
@@ -57,10 +65,10 @@ class TestGood:
         (strategy,) = load(toml())
         assert strategy.name == "rent"
         assert strategy.session == "ses_0123456789abcdef"
-        assert strategy.to == TO.lower()
-        assert (strategy.amount.value, strategy.amount.token) == (10_500_000, USDC)
-        assert strategy.cron.text == "0 9 1 * *"
-        assert (strategy.enabled, strategy.sponsored, strategy.not_after_s) == (True, True, None)
+        assert paid(strategy).to == TO.lower()
+        assert (paid(strategy).amount.value, paid(strategy).amount.token) == (10_500_000, USDC)
+        assert str(strategy.when) == "0 9 1 * *"
+        assert (strategy.enabled, strategy.sponsored, strategy.max_lateness_s) == (True, True, None)
         assert (strategy.start_s, strategy.end_s) == (None, None)
 
     def test_every_option(self) -> None:
@@ -75,10 +83,10 @@ class TestGood:
                 cron='"0  9\\t* * mon-fri"',
             )
         )
-        assert (strategy.enabled, strategy.sponsored, strategy.not_after_s) == (False, False, 900)
+        assert (strategy.enabled, strategy.sponsored, strategy.max_lateness_s) == (False, False, 900)
         assert (strategy.start_s, strategy.end_s) == (1_767_225_600, 1_798_761_600)
         assert strategy.session == "ses_00112233445566ff"
-        assert strategy.cron.text == "0 9 * * MON-FRI"
+        assert str(strategy.when) == "0 9 * * MON-FRI"
 
     @pytest.mark.parametrize(
         ("amount", "token", "value", "symbol"),
@@ -96,21 +104,24 @@ class TestGood:
     )
     def test_amount(self, amount: str, token: str | None, value: int, symbol: str) -> None:
         (strategy,) = load(toml(amount=f'"{amount}"', token=None if token is None else f'"{token}"'))
-        assert (strategy.amount.value, strategy.amount.token.symbol) == (value, symbol)
+        assert (paid(strategy).amount.value, paid(strategy).amount.token.symbol) == (value, symbol)
 
     @pytest.mark.parametrize("to", [TO, TO.lower(), "0x" + TO[2:].upper()])
     def test_address(self, to: str) -> None:
-        assert load(toml(to=f'"{to}"'))[0].to == TO.lower()
+        assert paid(load(toml(to=f'"{to}"'))[0]).to == TO.lower()
 
     def test_order_is_kept_and_none_is_none(self) -> None:
         assert [s.name for s in load(toml(name='"b"') + toml(name='"a"'))] == ["b", "a"]
         assert load("") == load("# nothing\n") == load("strategies = []") == ()
 
     def test_the_example(self) -> None:
-        weekly, monthly, refill = load(EXAMPLE)
-        assert (weekly.amount.value, weekly.enabled) == (10_000_000, True)
-        assert (monthly.amount.value, monthly.not_after_s) == (250_500_000, 21_600)
-        assert (refill.amount.value, refill.amount.token, refill.enabled) == (10**15, ETH, False)
+        loaded = {strategy.name: strategy for strategy in load(EXAMPLE)}
+        assert paid(loaded["weekly-savings"]).amount.value == 10_000_000
+        assert loaded["monthly-allowance"].max_lateness_s == 21_600
+        assert str(loaded["monthly-allowance"].when) == "30 6 1 * * Europe/Berlin"
+        assert not any(
+            strategy.enabled for strategy in loaded.values() if strategy.name.startswith("example-")
+        )
 
 
 #: (field, what is written, words of the message, words of the fix)
@@ -146,7 +157,7 @@ BAD: list[tuple[str, str, str, str]] = [
     ("amount", '"10  USDC"', "no amount with a token", "10 USDC"),
     ("amount", '"USDC 10"', "not known", "USDC"),
     ("amount", '"10 usdc"', "not known", "did you mean USDC"),
-    ("amount", '"10 DAI"', "not known", "known: USDC, ETH"),
+    ("amount", '"10 DAI"', "not known", "known: USDC, ETH, WETH"),
     ("amount", '"10.1234567 USDC"', "more than the 6 decimals", "at most 6"),
     ("amount", '"-10 USDC"', "no amount", "plain digits"),
     ("amount", '"1e3 USDC"', "no amount", "plain digits"),
@@ -196,6 +207,15 @@ BAD: list[tuple[str, str, str, str]] = [
     ("cron", '"0 9 * * *\\n"', "no cron expression", "ASCII"),
     ("cron", f'"{"1," * 300}1 * * * *"', "no cron expression", "ASCII"),
     ("cron", "9", "is a number, not text", "quotes"),
+    ("timezone", '"Mars/Olympus"', "no time zone", "Europe/Berlin"),
+    ("timezone", '"../UTC"', "no time zone", "Europe/Berlin"),
+    ("every", '"5m"', "cannot go with cron", "one trigger"),
+    ("max_executions", "0", "whole number", "1"),
+    ("catch_up", '"some"', "not known", "none, one, all"),
+    ("catch_up", '"all"', "how old", "max_lateness_s"),
+    ("jitter", '"2h"', "longer than 3600", "shorter"),
+    ("jitter", "5", "a number, not text", "quotes"),
+    ("retry", "3", "not a table", "{"),
     ("enabled", '"true"', "is text, not true or false", "unquoted"),
     ("enabled", "1", "is a number, not true or false", "unquoted"),
     ("sponsored", '"no"', "is text, not true or false", "unquoted"),
@@ -327,9 +347,6 @@ class TestFile:
             load(tmp_path)
 
 
-def test_the_example_names_every_field() -> None:
+def test_the_example_shows_every_kind() -> None:
     """The example is the documentation of the format."""
-    text = EXAMPLE.read_text()
-    assert [
-        name for name in (*REQUIRED, *OPTIONAL) if not re.search(rf"^{name} = ", text, re.MULTILINE)
-    ] == []
+    assert {strategy.kind for strategy in load(EXAMPLE)} == set(BUILT_IN)

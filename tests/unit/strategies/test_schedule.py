@@ -6,22 +6,26 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from celery.schedules import crontab
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.intents.amount import Amount, TokenInfo
 from worker.strategies.cron import parse_cron
-from worker.strategies.model import Strategy
+from worker.strategies.model import ScheduledStrategy
 from worker.strategies.schedule import (
-    DEFAULT_NOT_AFTER_S,
+    DEFAULT_LATENESS_S,
+    MAX_BURST,
+    MAX_MISSED,
+    ON_TIME_S,
+    due,
     due_slot,
+    fires_at,
     latest_slot,
-    missed_slots,
     next_slot,
-    schedule_entries,
     valid_until,
 )
+from worker.strategies.timing import FixedTimes, Interval
+from worker.strategies.transfer import Transfer
 
 USDC = TokenInfo("USDC", "0x833589fcd6edb6e08f4c7c32d4f71b54bda02913", 6, 8453)
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -32,9 +36,13 @@ def at(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
-def every(cron: str, **changes: object) -> Strategy:
-    strategy = Strategy(
-        "s", "recurring-transfer", "ses_0123456789abcdef", parse_cron(cron), "0x" + "11" * 20, Amount(1, USDC)
+def every(cron: str, **changes: object) -> ScheduledStrategy:
+    strategy = ScheduledStrategy(
+        "s",
+        "recurring-transfer",
+        "ses_0123456789abcdef",
+        Transfer("0x" + "11" * 20, Amount(1, USDC)),
+        parse_cron(cron),
     )
     return replace(strategy, **changes)
 
@@ -235,10 +243,10 @@ class TestMisfire:
     def test_a_slot_is_valid_until_the_next_one_or_for_an_hour(self) -> None:
         assert valid_until(every("*/5 * * * *"), at("2026-01-01 00:05")) == at("2026-01-01 00:10")
         assert valid_until(every("0 9 * * *"), at("2026-01-01 09:00")) == at("2026-01-01 10:00")
-        assert valid_until(every("0 9 * * *", not_after_s=7), at("2026-01-01 09:00")) == at(
+        assert valid_until(every("0 9 * * *", max_lateness_s=7), at("2026-01-01 09:00")) == at(
             "2026-01-01 09:00:07"
         )
-        assert DEFAULT_NOT_AFTER_S == HOUR
+        assert DEFAULT_LATENESS_S == HOUR
 
     def test_the_last_slot_of_all_is_valid_as_long_as_the_others(self) -> None:
         strategy = every("*/5 * * * *", end_s=at("2026-01-01 00:10"))
@@ -254,106 +262,140 @@ class TestMisfire:
         ],
     )
     def test_a_late_slot_is_not_fired(self, now: str, slot: str | None) -> None:
-        assert due_slot(every("0 9 * * *", not_after_s=120), at(now)) == (None if slot is None else at(slot))
+        assert due_slot(every("0 9 * * *", max_lateness_s=120), at(now)) == (
+            None if slot is None else at(slot)
+        )
 
     def test_a_new_strategy_does_not_fire_before_its_time(self) -> None:
         assert due_slot(every("0 9 * * *"), at("2026-01-02 08:57")) is None
 
-    def test_a_disabled_one_neither_fires_nor_misses(self) -> None:
-        strategy = every("* * * * *", enabled=False)
-        assert due_slot(strategy, at("2026-01-02 09:00")) is None
-        assert missed_slots(strategy, at("2026-01-01 09:00"), at("2026-01-02 09:00")) == ()
+    def test_a_disabled_one_is_not_fired(self) -> None:
+        assert due_slot(every("* * * * *", enabled=False), at("2026-01-02 09:00")) is None
 
-    def test_after_an_outage_the_latest_is_due_and_the_others_are_missed(self) -> None:
-        strategy = every("0 */6 * * *")
-        last_s, now_s = at("2026-01-01 00:00"), at("2026-01-02 00:10")
-        assert due_slot(strategy, now_s) == at("2026-01-02 00:00")
-        assert missed_slots(strategy, last_s, now_s) == tuple(
-            at(f"2026-01-01 {hour}:00") for hour in ("06", "12", "18")
-        )
 
-    def test_once_it_is_late_the_latest_is_missed_too(self) -> None:
-        strategy = every("0 */6 * * *")
-        assert missed_slots(strategy, at("2026-01-01 12:00"), at("2026-01-02 01:01")) == (
-            at("2026-01-01 18:00"),
-            at("2026-01-02 00:00"),
-        )
+def outcome(
+    strategy: ScheduledStrategy, cursor: str, now: str, paused: str = ""
+) -> tuple[list[str], list[str]]:
+    """The slots that are fired and those that are missed, as times of the day."""
+    found = due(strategy, at(cursor), at(now), paused=paused)
+    slots = [(datetime.fromtimestamp(slot.slot_s, UTC).strftime("%H:%M"), slot.missed) for slot in found]
+    return [slot for slot, missed in slots if not missed], [slot for slot, missed in slots if missed]
 
-    def test_nothing_is_missed_when_nothing_passed(self) -> None:
+
+class TestDue:
+    """Each slot after the cursor is fired or missed, oldest first."""
+
+    def test_nothing_when_nothing_passed(self) -> None:
         strategy = every("* * * * *")
         now_s = at("2026-01-01 12:00")
-        assert missed_slots(strategy, now_s, now_s) == ()
-        assert missed_slots(strategy, now_s - MINUTE, now_s) == ()
-        assert missed_slots(strategy, now_s + DAY, now_s) == ()  # a clock that went back
+        assert due(strategy, now_s, now_s) == ()
+        assert due(strategy, now_s + DAY, now_s) == ()  # a clock that went back
+
+    @pytest.mark.parametrize("catch_up", ["none", "one", "all"])
+    def test_a_slot_on_time_is_fired_whatever_catch_up_says(self, catch_up: str) -> None:
+        strategy = every("0 9 * * *", catch_up=catch_up, max_lateness_s=60)
+        late = f"2026-01-02 09:00:{ON_TIME_S}"
+        assert outcome(strategy, "2026-01-02 08:57", late) == (["09:00"], [])
+
+    @pytest.mark.parametrize(
+        ("catch_up", "fired", "missed"),
+        [
+            ("none", [], ["09:00", "09:10", "09:20"]),
+            ("one", ["09:20"], ["09:00", "09:10"]),
+            ("all", ["09:00", "09:10", "09:20"], []),
+        ],
+    )
+    def test_three_slots_passed_while_nothing_ran(
+        self, catch_up: str, fired: list[str], missed: list[str]
+    ) -> None:
+        strategy = every("*/10 * * * *", catch_up=catch_up, max_lateness_s=DAY)
+        assert outcome(strategy, "2026-01-02 08:50", "2026-01-02 09:25") == (fired, missed)
+
+    def test_what_is_older_than_max_lateness_is_missed(self) -> None:
+        strategy = every("* * * * *", catch_up="all", max_lateness_s=120)
+        fired, missed = outcome(strategy, "2026-01-02 09:00", "2026-01-02 09:10:01")
+        assert fired == ["09:09", "09:10"]
+        assert missed == [f"09:0{minute}" for minute in range(1, 9)]
+
+    def test_by_default_a_slot_is_made_up_for_until_the_next_or_for_an_hour(self) -> None:
+        assert outcome(every("0 9 * * *"), "2026-01-01 09:00", "2026-01-02 10:00") == (["09:00"], [])
+        assert outcome(every("0 9 * * *"), "2026-01-01 09:00", "2026-01-02 10:00:01") == ([], ["09:00"])
+
+    def test_a_paused_one_misses_everything(self) -> None:
+        strategy = every("* * * * *")
+        (slot,) = due(strategy, at("2026-01-02 09:00"), at("2026-01-02 09:01"), paused="paused: x")
+        assert slot.missed == "paused: x"
 
     def test_a_long_outage_is_listed_from_its_end(self) -> None:
-        strategy = every("* * * * *")
-        now_s = at("2026-01-01 12:00")
-        missed = missed_slots(strategy, 0, now_s, limit=3)
-        assert missed == (now_s - 3 * MINUTE, now_s - 2 * MINUTE, now_s - MINUTE)
+        found = due(every("* * * * *"), 0, at("2026-01-02 09:00"))
+        assert len(found) == MAX_MISSED + 1
+        assert "and all before it" in found[0].missed
+        assert found[-1].missed == ""
 
-    @given(crons(), MOMENTS, st.integers(0, 3 * DAY))
+    def test_a_burst_is_bounded_and_the_rest_comes_next_time(self) -> None:
+        strategy = every("* * * * *", catch_up="all", max_lateness_s=DAY)
+        now_s = at("2026-01-02 09:00")
+        first = due(strategy, now_s - 2 * HOUR, now_s)
+        assert len(first) == MAX_BURST
+        assert due(strategy, first[-1].slot_s, now_s)[0].slot_s == first[-1].slot_s + MINUTE
+
+    @given(crons(), MOMENTS, st.integers(0, 12 * HOUR), st.sampled_from(["none", "one", "all"]))
     @settings(deadline=None, max_examples=60)
-    def test_missed_and_due_are_all_slots_of_the_time(self, cron: str, last_s: int, gap_s: int) -> None:
-        strategy = every(cron)
+    def test_every_slot_is_dealt_with_once(self, cron: str, last_s: int, gap_s: int, catch_up: str) -> None:
+        strategy = every(cron, catch_up=catch_up, max_lateness_s=DAY)
         now_s = last_s + gap_s
         expected: list[int] = []
         slot_s = next_slot(strategy, last_s)
         while slot_s is not None and slot_s <= now_s:
             expected.append(slot_s)
             slot_s = next_slot(strategy, slot_s)
-        due_s = due_slot(strategy, now_s)
-        missed = missed_slots(strategy, last_s, now_s, limit=10_000)
-        assert sorted({*missed} | ({due_s} - {None} if due_s in expected else set())) == expected
-        assert due_s not in missed
+        dealt: list[int] = []
+        cursor_s = last_s
+        while found := due(strategy, cursor_s, now_s):
+            dealt += [slot.slot_s for slot in found]
+            cursor_s = dealt[-1]
+        assert dealt == expected
 
 
-class TestScheduleEntries:
-    """Celery's crontab wakes a strategy up at its fire times and at no others."""
+class TestJitter:
+    """Later by up to so much, always the same for a slot, and never out of order."""
 
-    def test_only_the_enabled_ones(self) -> None:
-        entries = schedule_entries(
-            [
-                every("0 9 * * MON"),
-                every("* * * * *", enabled=False, name="off"),
-                every("*/30 8,20 1-7 * *", name="b"),
-            ]
-        )
-        assert [(entry.name, dict(entry.crontab)) for entry in entries] == [
-            (
-                "s",
-                {"minute": "0", "hour": "9", "day_of_month": "*", "month_of_year": "*", "day_of_week": "1"},
-            ),
-            (
-                "b",
-                {
-                    "minute": "0,30",
-                    "hour": "8,20",
-                    "day_of_month": "1,2,3,4,5,6,7",
-                    "month_of_year": "*",
-                    "day_of_week": "*",
-                },
-            ),
-        ]
+    def test_the_delay_is_a_function_of_the_slot(self) -> None:
+        strategy = every("0 * * * *", jitter_s=600)
+        delays = {fires_at(strategy, at("2026-01-01 00:00") + HOUR * n) % HOUR for n in range(48)}
+        assert len(delays) > 20
+        assert max(delays) <= 600
 
-    @given(crons(), MOMENTS)
-    @example("0 0 * * 0", at("2026-01-25 00:00"))
-    @example("0 0 * * 7", at("2026-01-25 00:00"))
-    @example("0 0 */2 * 5-7", at("2026-01-25 00:00"))
-    @example("0 0 29 2 *", at("2024-02-29 00:00"))
-    @settings(deadline=None)
-    def test_celery_reads_the_same(self, cron: str, now_s: int) -> None:
-        (entry,) = schedule_entries([every(cron)])
-        schedule = crontab(**entry.crontab)
-        slot_s = latest_slot(every(cron), now_s)
-        assert slot_s is not None
-        for moment_s in (slot_s, now_s - now_s % MINUTE, now_s - now_s % DAY):
-            moment = datetime.fromtimestamp(moment_s, UTC)
-            celery_fires = (
-                moment.minute in schedule.minute
-                and moment.hour in schedule.hour
-                and moment.day in schedule.day_of_month
-                and moment.month in schedule.month_of_year
-                and moment.isoweekday() % 7 in schedule.day_of_week
-            )
-            assert celery_fires is (latest_slot(every(cron), moment_s) == moment_s)
+    def test_a_slot_waits_for_its_delay_and_holds_back_those_after_it(self) -> None:
+        strategy = every("* * * * *", jitter_s=300, catch_up="all", max_lateness_s=DAY)
+        start_s = at("2026-01-01 00:00")
+        cursor_s = start_s
+        fired: list[int] = []
+        for now_s in range(start_s, start_s + 2 * HOUR, 7):
+            for slot in due(strategy, cursor_s, now_s):
+                assert fires_at(strategy, slot.slot_s) <= now_s
+                fired.append(slot.slot_s)
+                cursor_s = slot.slot_s
+        assert fired == [start_s + MINUTE * n for n in range(1, len(fired) + 1)]
+        assert len(fired) >= 114
+
+
+class TestOtherTriggers:
+    """Intervals and single instants."""
+
+    def test_interval(self) -> None:
+        interval = Interval(90, anchor_s=30)
+        assert [interval.latest(s) for s in (29, 30, 119, 120)] == [-60, 30, 30, 120]
+        assert [interval.next(s) for s in (29, 30, 119, 120)] == [30, 120, 120, 210]
+        assert str(Interval(300)) == "every 5m"
+
+    def test_an_interval_counts_from_the_start(self) -> None:
+        start_s = at("2026-01-01 00:00:10")
+        strategy = every("* * * * *", when=Interval(60, start_s), start_s=start_s)
+        assert next_slot(strategy, 0) == start_s
+        assert latest_slot(strategy, start_s - 1) is None
+
+    def test_fixed_times(self) -> None:
+        times = FixedTimes((10, 20))
+        assert [times.latest(s) for s in (9, 10, 19, 25)] == [None, 10, 10, 20]
+        assert [times.next(s) for s in (9, 10, 19, 20)] == [10, 20, 20, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from eth_abi.abi import decode
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 from worker.intents.amount import MAX_UINT256, Amount, TokenInfo
 from worker.intents.model import TradeIntent
 from worker.policies.base import Execution
+from worker.strategies.build import decide, intent_of
 from worker.strategies.cron import parse_cron
 from worker.strategies.errors import StrategyError
-from worker.strategies.model import Strategy
-from worker.strategies.transfer import intent_of
+from worker.strategies.model import ScheduledStrategy
+from worker.strategies.port import Act, Moment, Reads
+from worker.strategies.schedule import valid_until
+from worker.strategies.transfer import Transfer
 
 USDC = TokenInfo("USDC", "0x833589fcd6edb6e08f4c7c32d4f71b54bda02913", 6, 8453)
 ETH = TokenInfo("ETH", "0x" + "00" * 20, 18, 8453)
@@ -23,26 +27,29 @@ TO = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
 ACCOUNT = "0x" + "a1" * 20
 SESSION = "ses_0123456789abcdef"
 SLOT_S = 1_767_258_000  # 2026-01-01 09:00:00 UTC
-DAILY = Strategy(
+DAILY = ScheduledStrategy(
     "rent",
     "recurring-transfer",
-    "ses_0123456789abcdef",
+    SESSION,
+    Transfer(TO, Amount(10_500_000, USDC)),
     parse_cron("0 9 * * *"),
-    TO,
-    Amount(10_500_000, USDC),
 )
 
 
+def paying(amount: Amount, to: str = TO) -> ScheduledStrategy:
+    return replace(DAILY, strategy=Transfer(to, amount))
+
+
 def build(
-    strategy: Strategy = DAILY,
-    slot_s: int = SLOT_S,
-    session_id: str = SESSION,
-    session_account: str = ACCOUNT,
-    chain_id: int = 8453,
+    strategy: ScheduledStrategy = DAILY, slot_s: int = SLOT_S, session_account: str = ACCOUNT
 ) -> TradeIntent:
-    return intent_of(
-        strategy, slot_s, session_id=session_id, session_account=session_account, chain_id=chain_id
+    until_s = valid_until(strategy, slot_s)
+    moment = Moment(
+        slot_s, 1, session_account, 8453, until_s, cast("Reads", None), event={"not": "looked at"}
     )
+    decision = decide(strategy, moment)
+    assert isinstance(decision, Act)
+    return intent_of(strategy, str(slot_s), decision, until_s=until_s)
 
 
 class TestIntent:
@@ -69,14 +76,14 @@ class TestIntent:
         )
 
     def test_native(self) -> None:
-        intent = build(replace(DAILY, amount=Amount(10**15, ETH), sponsored=False, not_after_s=60))
+        intent = build(replace(paying(Amount(10**15, ETH)), sponsored=False, max_lateness_s=60))
         assert intent.calls == (Execution(TO, 10**15, b""),)
         assert (intent.sponsored, intent.not_after) == (False, SLOT_S + 60)
 
     @given(st.integers(1, MAX_UINT256), st.binary(min_size=20, max_size=20))
     def test_calldata_is_what_the_abi_says(self, value: int, to: bytes) -> None:
         address = "0x" + to.hex()
-        (call,) = build(replace(DAILY, amount=Amount(value, USDC), to=address)).calls
+        (call,) = build(paying(Amount(value, USDC), address)).calls
         assert call.data[:4].hex() == "a9059cbb"
         assert decode(["address", "uint256"], call.data[4:]) == (address, value)
 
@@ -87,7 +94,7 @@ class TestIntent:
         assert build(replace(DAILY, name="rent2")).intent_id != build().intent_id
 
     def test_another_amount_of_the_same_slot_is_a_conflict_not_a_second_payment(self) -> None:
-        changed = build(replace(DAILY, amount=Amount(1, USDC)))
+        changed = build(paying(Amount(1, USDC)))
         assert changed.intent_id == build().intent_id
         assert changed.payload_hash() != build().payload_hash()
 
@@ -95,32 +102,6 @@ class TestIntent:
         assert len(build(replace(DAILY, name="n" * 64)).idempotency_key) <= 200
 
 
-class TestRefused:
-    """What is no fire of the strategy."""
-
-    @pytest.mark.parametrize("slot_s", [SLOT_S + 1, SLOT_S - 1, SLOT_S + 60, 0])
-    def test_not_a_slot(self, slot_s: int) -> None:
-        with pytest.raises(StrategyError, match=r"strategy rent: .* is no fire time"):
-            build(slot_s=slot_s)
-
-    @pytest.mark.parametrize("changes", [{"start_s": SLOT_S + 1}, {"end_s": SLOT_S}])
-    def test_outside_start_and_end(self, changes: dict[str, int]) -> None:
-        with pytest.raises(StrategyError, match="is no fire time"):
-            build(replace(DAILY, **changes))
-
-    @pytest.mark.parametrize("session_id", ["savings", "", "ses_0123456789abcdeg", "ses_0123456789abcdef\n"])
-    def test_no_session_id(self, session_id: str) -> None:
-        with pytest.raises(StrategyError, match="is not its session"):
-            build(session_id=session_id)
-
-    def test_another_session(self) -> None:
-        with pytest.raises(StrategyError, match="is not its session"):
-            build(replace(DAILY, session="ses_fedcba9876543210"))
-
-    def test_another_chain(self) -> None:
-        with pytest.raises(StrategyError, match="token of chain 8453, the session is for chain 10"):
-            build(chain_id=10)
-
-    def test_to_itself(self) -> None:
-        with pytest.raises(StrategyError, match="to the account itself"):
-            build(session_account=TO)
+def test_to_itself() -> None:
+    with pytest.raises(StrategyError, match="to the account itself"):
+        build(session_account=TO)

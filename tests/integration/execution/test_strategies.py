@@ -1,0 +1,183 @@
+"""Strategies on a real Redis and the devnet: the counts are exact, whatever stopped meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.pipeline import RECIPIENT, Pipeline
+from tests.support.sessions import ACCOUNT
+from worker.execution.dry_run import dry_run
+from worker.execution.fire import moment_of, remove, wake
+from worker.execution.runtime import now_ms
+from worker.execution.tokens import token_table
+from worker.intents.model import IntentRecord
+from worker.intents.states import State
+from worker.ledger.pauses import strategy_switch
+from worker.strategies.build import decide, intent_of
+from worker.strategies.load import load_strategies
+from worker.strategies.model import ScheduledStrategy
+from worker.strategies.port import Act
+
+PERIOD_S = 600
+
+
+class Scheduled:
+    """A pipeline with one strategy, and a clock of its own that begins one second before a slot."""
+
+    def __init__(self, pipeline: Pipeline, **fields: str) -> None:
+        self.pipeline = pipeline
+        self.now_s = now_ms() // 1000 // PERIOD_S * PERIOD_S - 1
+        pipeline.runtime.now_ms = lambda: self.now_s * 1000
+        self.strategy = self.load(**fields)
+        self.wake()
+
+    def load(self, **fields: str) -> ScheduledStrategy:
+        written = {
+            "name": '"s"',
+            "kind": '"recurring-transfer"',
+            "session": f'"{self.pipeline.session.session_id}"',
+            "every": '"10m"',
+            "to": f'"{RECIPIENT}"',
+            "amount": '"1 USDC"',
+        } | fields
+        text = "[[strategies]]\n" + "".join(f"{name} = {value}\n" for name, value in written.items() if value)
+        (strategy,) = load_strategies(text, tokens=token_table(8453))
+        return strategy
+
+    def wake(self, forward_s: int = 0) -> int:
+        self.now_s += forward_s
+        return wake(self.pipeline.runtime, [self.strategy])
+
+    def records(self) -> list[IntentRecord]:
+        return list(self.pipeline.ledger.list_intents(limit=1000))
+
+    def missed(self) -> list[int]:
+        return [entry.slot_s for entry in self.pipeline.runtime.strategies.missed("s")]
+
+
+Make = Callable[..., Scheduled]
+
+
+@pytest.fixture
+def scheduled(pipeline: Pipeline) -> Make:
+    def make(**fields: str) -> Scheduled:
+        return Scheduled(pipeline, **fields)
+
+    return make
+
+
+def test_a_slot_becomes_one_intent_and_it_executes(scheduled: Make) -> None:
+    run = scheduled()
+    assert run.records() == []
+    assert run.wake(1) == 1
+    assert [run.wake(), run.wake(5), run.wake(0)] == [0, 0, 0]
+    (record,) = run.records()
+    assert record.intent.idempotency_key == f"strategy:s:{run.now_s - 5}"
+    run.pipeline.runtime.now_ms = now_ms
+    done = run.pipeline.run(record.intent_id)[0]
+    # the slot may be up to ten minutes old by the real clock: within its validity, or expired without a signature
+    assert done.state is State.COMPLETED or (done.state is State.EXPIRED and not done.body)
+
+
+@pytest.mark.parametrize(("catch_up", "made"), [("none", 0), ("one", 1), ("all", 3)])
+def test_the_scheduler_is_off_for_three_slots(scheduled: Make, catch_up: str, made: int) -> None:
+    run = scheduled(catch_up=f'"{catch_up}"', max_lateness_s="86400")
+    assert run.wake(1) == 1
+    assert run.wake(3 * PERIOD_S + 60) == made
+    assert run.wake() == 0
+    keys = {record.intent.idempotency_key for record in run.records()}
+    assert len(keys) == len(run.records()) == 1 + made
+    assert len(run.missed()) == 3 - made
+    # and the next one on time
+    assert run.wake(PERIOD_S - 60) == 1
+
+
+def test_no_worker_for_ten_slots_with_max_lateness(scheduled: Make) -> None:
+    run = scheduled(catch_up='"all"', max_lateness_s="900")
+    assert run.wake(1) == 1
+    assert run.wake(10 * PERIOD_S) == 2
+    assert len(run.missed()) == 8
+    assert all("late" in entry.why for entry in run.pipeline.runtime.strategies.missed("s"))
+
+
+def test_two_workers_and_a_death_between_the_intent_and_the_cursor(scheduled: Make) -> None:
+    run = scheduled(max_executions="2")
+    book = run.pipeline.runtime.strategies
+    assert run.wake(1) == 1
+    state = book.read("s")
+    assert state is not None
+    # as if the evaluator had died right after the enqueue: the cursor is where it was, the slot is pending
+    book.commit(
+        "s", fence=state.fence, cursor_s=state.cursor_s - PERIOD_S, fired=0, pending=str(state.cursor_s)
+    )
+    assert [wake(run.pipeline.new_runtime(), []), run.wake(), run.wake()] == [0, 0, 0]
+    assert len(run.records()) == 1
+    assert [run.wake(PERIOD_S) for _ in range(5)] == [1, 0, 0, 0, 0]
+    assert len(run.records()) == 2
+    after = book.read("s")
+    assert after is not None
+    assert (after.fired, after.finished) == (2, True)
+
+
+def test_a_lease_keeps_others_away_and_runs_out(scheduled: Make) -> None:
+    run = scheduled()
+    book = run.pipeline.runtime.strategies
+    claimed = book.claim("s", now_ms=run.now_s * 1000, lease_ms=60_000, first_cursor_s=0)
+    assert claimed is not None
+    assert run.wake(1) == 0
+    assert run.wake(60) == 1
+
+
+def test_what_is_paused_is_missed_and_what_is_removed_is_canceled(scheduled: Make) -> None:
+    run = scheduled()
+    run.pipeline.runtime.pauses.pause(strategy_switch("s"), why="a test", who="me", now_ms=1)
+    assert run.wake(1) == 0
+    assert run.pipeline.runtime.strategies.missed("s")[0].why == "paused: a test"
+    run.pipeline.runtime.pauses.resume(strategy_switch("s"))
+    assert run.wake(PERIOD_S) == 1
+    assert remove(run.pipeline.runtime, "s", who="me") == (True, 1)
+    (record,) = run.records()
+    assert record.state is State.CANCELED
+    while run.pipeline.messages:  # the message that is queued already finds nothing to do
+        run.pipeline.step()
+    assert run.pipeline.executed() == 0
+    assert run.pipeline.runtime.strategies.read("s") is None
+
+
+def decided(run: Scheduled) -> Any:
+    runtime = run.pipeline.runtime
+    state = runtime.strategies.read("s")
+    moment = moment_of(runtime, run.strategy, state, slot_s=run.now_s, until_s=run.now_s + 3600)
+    return decide(run.strategy, moment)
+
+
+def test_a_dry_run_signs_and_stores_nothing(scheduled: Make) -> None:
+    run = scheduled()
+    run.pipeline.runtime.now_ms = now_ms
+    decision = decided(run)
+    assert isinstance(decision, Act)
+    intent = intent_of(run.strategy, "dry", decision, until_s=now_ms() // 1000 + 3600)
+    found = dry_run(run.pipeline.runtime, intent)
+    assert found.over == ()
+    assert any(line.startswith("spending-limits: 1 USDC of 100 USDC") for line in found.budgets)
+    assert run.records() == []
+    assert "keys" not in vars(run.pipeline.runtime)
+    assert run.pipeline.executed() == 0
+
+
+def test_a_sweep_sends_what_is_above(scheduled: Make) -> None:
+    run = scheduled(kind='"sweep"', amount="", above='"995 USDC"')
+    run.pipeline.devnet.fund(ACCOUNT, usdc=1_000_000_000)
+    before = run.pipeline.devnet.usdc_balance(RECIPIENT)
+    assert run.wake(1) == 1
+    (record,) = run.records()
+    assert record.intent.note == f"sweep 5 USDC to {RECIPIENT}"
+    run.strategy = run.load(kind='"sweep"', amount="", above='"2000 USDC"')
+    assert run.wake(PERIOD_S) == 0
+    state = run.pipeline.runtime.strategies.read("s")
+    assert state is not None
+    assert "not more than 2000 USDC" in state.said
+    assert run.pipeline.devnet.usdc_balance(RECIPIENT) == before
