@@ -41,11 +41,14 @@ def test_redis_vault_worker_and_beat_of_the_compose_file_trade(
         "redis:6379": f"127.0.0.1:{deployment.redis_port}",
         "/etc/session-executor/strategies.toml": str(strategies),
     }
-    vault = {"http://vault:8200": deployment.vault_addr}
+    signs = {
+        "http://vault:8200": deployment.vault_addr,
+        "/var/lib/session-executor/state": str(deployment.volume("state")),
+    }
 
     def by_hand(name: str, *, keys: bool) -> dict[str, str]:
         folder = {f"/credentials/{name}": str(deployment.volume(f"{name}-credentials"))}
-        return shared | (vault | folder if keys else {})
+        return shared | (signs | folder if keys else {})
 
     worker = deployment.compose.service("worker").by_hand(by_hand("worker", keys=True))
     beat = deployment.compose.service("beat").by_hand(by_hand("beat", keys=False))

@@ -86,7 +86,7 @@ class Service:
                 are replaced first. Each must occur.
 
         Raises:
-            ComposeError: one does not occur, so that the substitution would do nothing.
+            ComposeError: one does not occur, so that the substitution would do nothing; or a mounted path is left.
         """
         ordered = sorted(instead, key=len, reverse=True)
         found: set[str] = set()
@@ -107,6 +107,10 @@ class Service:
         )
         if missing := set(instead) - found:
             raise ComposeError(f"{self.name}: {', '.join(sorted(missing))} does not occur")
+        texts = (*changed.command, *changed.env.values(), changed.working_dir, *changed.health)
+        if left := [path for path in self.mounts if any(path in text for text in texts)]:
+            # it would outlive the test on this machine, and meet the next run
+            raise ComposeError(f"{self.name}: say what stands in for {', '.join(sorted(left))}")
         return changed
 
     def full_env(self) -> dict[str, str]:

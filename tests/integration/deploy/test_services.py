@@ -134,7 +134,13 @@ class TestVault:
         for name in ("worker", "operator"):
             folder = deployment.volume(f"{name}-credentials")
             assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
-            service = deployment.compose.service(name).by_hand({f"/credentials/{name}": str(folder)})
+            service = deployment.compose.service(name).by_hand(
+                {
+                    f"/credentials/{name}": str(folder),
+                    "/var/lib/session-executor/state": str(deployment.volume("state")),
+                    "/etc/session-executor/strategies.toml": str(deployment.folder / "strategies.toml"),
+                }
+            )
             assert service.working_dir == str(folder)
             with monkeypatch.context() as patch:
                 patch.chdir(service.working_dir)

@@ -266,3 +266,7 @@ class TestInterpolation:
     def test_a_substitution_that_does_nothing_is_an_error(self, compose: Compose) -> None:
         with pytest.raises(ComposeError, match="elsewhere:1 does not occur"):
             compose.service("worker").by_hand({"redis:6379": "127.0.0.1:1", "elsewhere:1": "x"})
+
+    def test_a_path_of_a_volume_is_not_left_to_this_machine(self, compose: Compose) -> None:
+        with pytest.raises(ComposeError, match=r"say what stands in for .*/var/lib/session-executor/state"):
+            compose.service("worker").by_hand({"redis:6379": "127.0.0.1:1"})
