@@ -12,7 +12,7 @@ from worker.execution import submit, watch
 from worker.execution.attempt import Attempt
 from worker.execution.runtime import Runtime
 from worker.intents.model import IntentRecord
-from worker.intents.states import TRANSITIONS, State
+from worker.intents.states import State
 from worker.ledger import scripts
 
 
@@ -62,7 +62,7 @@ def _not_known_is_expired() -> None:
 
 
 def _not_known_is_quoted_anew() -> None:
-    TRANSITIONS[State.SIGNED] |= {State.QUEUED}
+    _in_lua("transition", "if from_state == 'SIGNED' and to_state == 'QUEUED' and", "if false and")
 
     def not_found(runtime: Runtime, record: IntentRecord) -> None:
         watch._move(runtime, record, State.QUEUED, "not known", {})  # pyright: ignore[reportPrivateUsage]

@@ -43,6 +43,7 @@ ACTIONS = (
     "expire_execution",
     "stall",
     "hide",
+    "late",
 )
 _FATES = {"fail_execution": "fail", "expire_execution": "expire", "stall": "stall"}
 # The requests of a long test run; a bound keeps a forgotten devnet from growing for ever.
@@ -69,7 +70,7 @@ class Fault:
             A submit: ``fail_simulation`` lets the simulation fail; ``simulation_error`` says a failed simulation as
             a 400 instead of a result; ``fail_execution``, ``expire_execution`` and ``stall`` accept the intent and
             never execute it: it becomes FAILED, EXPIRED, or stays PENDING; ``hide`` accepts it and answers 404 to
-            status requests for ``delay_ms``.
+            status requests for ``delay_ms``; ``late`` does so, too, and executes it only then, past its deadline.
 
             A status request: ``override_status`` says ``word`` instead of the status, whatever really happened.
         method: HTTP method, empty for any.
@@ -304,6 +305,7 @@ def _orders(faults: list[Fault]) -> SubmitOrders:
     return SubmitOrders(
         fate=next((_FATES[fault.action] for fault in faults if fault.action in _FATES), ""),
         hide_ms=_sum_of(faults, "hide"),
+        late_ms=_sum_of(faults, "late"),
         fail_simulation="fail_simulation" in actions,
         simulation_error="simulation_error" in actions,
     )

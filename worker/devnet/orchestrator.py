@@ -68,12 +68,15 @@ class SubmitOrders:
         fate: ``""``, or what becomes of the accepted intent instead of its execution: ``fail`` (FAILED when it would
             be filled), ``expire`` (EXPIRED at that time), ``stall`` (PENDING for ever).
         hide_ms: for how long the status endpoint answers 404 for it.
+        late_ms: hide it for this long, and execute it only then, whatever its deadline: what is signed for the
+            executor has none.
         fail_simulation: let the simulation fail without a cause.
         simulation_error: answer a failed simulation with a 400 ``Bundle simulation failed`` instead of a result.
     """
 
     fate: str = ""
     hide_ms: int = 0
+    late_ms: int = 0
     fail_simulation: bool = False
     simulation_error: bool = False
 
@@ -123,6 +126,7 @@ class _Intent:
     status: str = "PENDING"
     fate: str = ""
     hidden_until: float = 0.0
+    late: bool = False
     fill_s: int = 0
     tx_hash: str = ""
     reason: str = ""
@@ -253,10 +257,11 @@ class DevOrchestrator:
             return "PENDING"
         self._quotes.consume(quote)
         intent.fate = orders.fate
-        intent.hidden_until = time.monotonic() + orders.hide_ms / 1000
+        intent.hidden_until = time.monotonic() + max(orders.hide_ms, orders.late_ms) / 1000
+        intent.late = orders.late_ms > 0
         self._intents[quote.nonce] = intent
         if intent.fate != "stall":
-            self._schedule(intent)
+            self._schedule(intent, wait_ms=orders.late_ms)
         return "PENDING"
 
     def status(self, intent_id: str) -> dict[str, Any]:
@@ -579,7 +584,7 @@ class DevOrchestrator:
 
     def _fill(self, intent: _Intent) -> None:
         """Execute on the chain; the policies are checked again, the counters may have moved since the submit."""
-        if time.time() > intent.expires_s:
+        if time.time() > intent.expires_s and not intent.late:
             self._move(intent, "EXPIRED", "the deadline has passed")
             return
         try:
@@ -624,8 +629,8 @@ class DevOrchestrator:
         intent.history.append(status)
         log.info("intent %s… of %s: %s %s", intent.nonce[:12], intent.account, status, reason)
 
-    def _schedule(self, intent: _Intent) -> None:
-        start = time.monotonic()
+    def _schedule(self, intent: _Intent, *, wait_ms: int = 0) -> None:
+        start = time.monotonic() + wait_ms / 1000
         steps = (
             ("PRECONFIRMED", self.delays.preconfirm_ms),
             ("FILLED", self.delays.fill_ms),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from worker.execution import executor_nonce
 from worker.execution.attempt import Attempt, held_back, run_stage
 from worker.execution.errors import (
     ClockSkewError,
@@ -102,6 +103,7 @@ def _work(attempt: Attempt) -> None:
                 "orchestrator_id": quote.quote_id,
                 "enable": "1" if enable else "",
                 "digests": digests(explained.message),
+                executor_nonce.FIELD: executor_nonce.nonces_of(explained.message),
                 "api_version": quote.version,
                 "intent_digest": sponsored_digest(request),
             },

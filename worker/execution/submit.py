@@ -3,7 +3,11 @@
 The field ``sent`` of the record says what is known about the body:
 
 - ``""``       it has not left us,
+- ``refused``  the orchestrator has seen it, and said that it did not take it (429, 401),
 - ``maybe``    it was on its way when something broke, or the orchestrator does not say what became of it.
+
+What has never left us may be quoted and signed anew once its quote has run out, if there is still time
+(``not_after``); everything else can be executed as long as its nonce is unused, for what is signed has no deadline.
 
 It is set to ``maybe`` before the first byte leaves, so that a crash in between is found as *maybe sent*. Sending the
 same bytes again is always safe: a quote is taken once, and the executor's nonce is used once.
@@ -29,6 +33,7 @@ from worker.orchestrator.port import SubmitResult
 
 log = structlog.get_logger(__name__)
 
+_REFUSED = "refused"
 #: How long after a send whose fate is unknown the orchestrator is asked for the first time.
 _ASK_AFTER_MS = 500
 
@@ -42,8 +47,14 @@ def _work(attempt: Attempt) -> None:
     runtime, record = attempt.runtime, attempt.record
     before = record.fields.get("sent", "")
     if runtime.now_s >= record.quote_expires_s:
-        if before == MAYBE:  # only the watch may end it
-            attempt.leave(due_ms=runtime.now_ms())
+        if before:  # only the watch may end it
+            attempt.leave(due_ms=runtime.now_ms(), sent=MAYBE)
+        elif record.intent.not_after > runtime.now_s:
+            attempt.move(
+                State.QUEUED,
+                "the quote ran out before anything of it left us; a new one is needed",
+                next_stage="prepare",
+            )
         else:
             attempt.move(
                 State.EXPIRED, "the quote ran out before the signed intent was sent; nothing left us"
@@ -58,12 +69,13 @@ def _work(attempt: Attempt) -> None:
                 )
             )
     except (NeverSentError, RateLimitedError, AuthError) as error:
-        # certainly not accepted, by this try: what is known goes back to what it was
+        # certainly not accepted, by this try: what is known goes back to what it was, but that they have seen it
+        known = before if isinstance(error, NeverSentError) else before or _REFUSED
         wait_ms = backoff_ms(record.attempts, error)
         attention = plan_for(error).attention or attention_of_wait(wait_ms)
         log.warning("not sent", intent_id=record.intent_id, retry_in_ms=wait_ms, error=describe(error))
         attempt.leave(
-            due_ms=runtime.now_ms() + wait_ms, sent=before, attention=attention, reason=describe(error)
+            due_ms=runtime.now_ms() + wait_ms, sent=known, attention=attention, reason=describe(error)
         )
         return
     except (RequestRefusedError, SimulationFailedError) as error:

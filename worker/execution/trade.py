@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from worker.execution import executor_nonce
 from worker.execution.ask import Ask, Leg, check_legs
 from worker.execution.attempt import Attempt
 from worker.execution.errors import EnablingError, IntentInputError, PolicyDeniedError, UnexplainedQuoteError
@@ -88,6 +89,7 @@ def prepare_trade(attempt: Attempt) -> None:
                 "orchestrator_id": quote.quote_id,
                 ENABLES: _enables(ask),
                 "digests": digests(explained.message),
+                executor_nonce.FIELD: executor_nonce.nonces_of(explained.message),
                 "api_version": quote.version,
                 "intent_digest": sponsored_digest(request),
             },

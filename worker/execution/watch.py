@@ -11,9 +11,11 @@ from functools import partial
 
 import structlog
 
+from worker.errors import ExecutorError
+from worker.execution import executor_nonce
 from worker.execution.attempt import MAYBE, audit, describe, give_back, quarantined, send
 from worker.execution.metrics import REQUESTS, timed
-from worker.execution.retry import attention_of_wait
+from worker.execution.retry import attention_of_wait, plan_for
 from worker.execution.runtime import Runtime, version_of
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
@@ -165,13 +167,16 @@ def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
 def _not_found(runtime: Runtime, record: IntentRecord) -> None:
     """A 404. One says little (a replica that lags, a proxy), and of an accepted intent even many prove nothing.
 
-    Only what was never seen accepted ends here, once its quote has run out and the 404 has lasted. An accepted one
-    may have been executed before it was forgotten: it keeps its reservation until a person has looked at the chain.
+    Before anything is given up, the chain is asked. Only what was never seen accepted ends here, once its quote has
+    run out and the 404 has lasted. An accepted one may have been executed before it was forgotten: it keeps its
+    reservation until a person has looked at the chain.
     """
     now_ms = runtime.now_ms()
     grace_ms = runtime.settings.not_found_grace_s * 1000
     missing_since_ms = int(record.fields.get("missing_since_ms") or now_ms)
     dead_ms = max(record.quote_expires_s * 1000, missing_since_ms) + grace_ms
+    if now_ms >= dead_ms and _ended_by_the_chain(runtime, record):
+        return
     if record.state is State.SIGNED and now_ms >= dead_ms:
         _move(
             runtime,
@@ -210,6 +215,33 @@ def _not_found(runtime: Runtime, record: IntentRecord) -> None:
         missing_since_ms=str(missing_since_ms),
         **fields,
     )
+
+
+def _ended_by_the_chain(runtime: Runtime, record: IntentRecord) -> bool:
+    """Whether nothing is left to do: it was executed, or it waits because the chain cannot be asked or a person must."""
+    try:
+        used = executor_nonce.executed_on(runtime, record)
+        attention, reason = "NOT_FOUND", f"a part of it was executed on {', '.join(map(str, sorted(used)))}"
+    except ExecutorError as error:
+        used = None
+        attention, reason = plan_for(error).attention or "RPC", describe(error)
+    if used is not None and not used:
+        return False
+    if used == executor_nonce.chains_of(record):
+        why = "the orchestrator does not know it, and its nonce is used on chain: it was executed"
+        _move(runtime, record, State.COMPLETED, why, {})
+        return True
+    now_ms = runtime.now_ms()
+    runtime.ledger.annotate(
+        record.intent_id,
+        now_ms=now_ms,
+        fence=record.fence,
+        due_ms=now_ms + _error_delay(record),
+        attention=attention,
+        reason=reason,
+        poll_failures=str(_failures(record) + 1),
+    )
+    return True
 
 
 def _no_status(runtime: Runtime, record: IntentRecord, error: OrchestratorError) -> None:

@@ -21,7 +21,8 @@ class State(StrEnum):
 
 
 #: state -> states that may follow. QUEUED follows AUTHORIZED when a quote is dropped before anything was signed.
-#: COMPLETED/FAILED/EXPIRED follow SIGNED directly when a lost reply is resolved by asking for the known id.
+#: COMPLETED/FAILED/EXPIRED follow SIGNED directly when a lost reply is resolved by asking for the known id. QUEUED
+#: follows SIGNED only while nothing of what was signed has left us; ``lua/transition.lua`` looks at that itself.
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset(
         {State.AUTHORIZED, State.REJECTED, State.CANCELED, State.EXPIRED, State.FAILED, State.DEAD}
@@ -29,7 +30,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.AUTHORIZED: frozenset(
         {State.QUEUED, State.SIGNED, State.REJECTED, State.CANCELED, State.EXPIRED, State.FAILED, State.DEAD}
     ),
-    State.SIGNED: frozenset({State.SUBMITTED, State.COMPLETED, State.FAILED, State.EXPIRED}),
+    State.SIGNED: frozenset({State.QUEUED, State.SUBMITTED, State.COMPLETED, State.FAILED, State.EXPIRED}),
     State.SUBMITTED: frozenset({State.COMPLETED, State.FAILED, State.EXPIRED}),
     State.COMPLETED: frozenset(),
     State.FAILED: frozenset(),

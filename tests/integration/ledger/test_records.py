@@ -274,12 +274,26 @@ class TestTransition:
             intent_id = put(ledger, f"k{number}")
             move(ledger, intent_id, *PATHS[start])
             if target in TRANSITIONS[start]:
+                if (start, target) == (State.SIGNED, State.QUEUED):
+                    ledger.annotate(intent_id, now_ms=1, fence=0, sent="")
                 move(ledger, intent_id, target)
                 assert ledger.get(intent_id).state is target
             else:
                 with pytest.raises(IllegalTransitionError, match=f"from {start} to {target}"):
                     move(ledger, intent_id, target)
                 assert ledger.get(intent_id).state is start
+
+    @pytest.mark.parametrize("sent", [None, "maybe", "refused"])
+    def test_what_may_have_been_seen_outside_cannot_be_signed_anew(
+        self, ledger: RedisLedger, sent: str | None
+    ) -> None:
+        intent_id = put(ledger)
+        move(ledger, intent_id, *PATHS[State.SIGNED])
+        if sent is not None:
+            ledger.annotate(intent_id, now_ms=1, fence=0, sent=sent)
+        with pytest.raises(IllegalTransitionError, match="from SIGNED to QUEUED"):
+            move(ledger, intent_id, State.QUEUED)
+        assert ledger.get(intent_id).state is State.SIGNED
 
     def test_a_stale_from_state_is_refused(self, ledger: RedisLedger) -> None:
         intent_id = put(ledger)

@@ -44,6 +44,11 @@ contract DevExecutor {
         emit IntentExecuted(account, nonce);
     }
 
+    /// @notice The real executor's name for the same question.
+    function isStandaloneIntentNonceConsumed(uint256 nonce, address account) external view returns (bool) {
+        return isNonceUsed[account][nonce];
+    }
+
     /// @notice Sets a fresh account up. Stands in for the account's factory.
     function configureAccount(
         address payable account,

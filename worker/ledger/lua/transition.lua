@@ -23,6 +23,10 @@ end
 if now[1] ~= from_state or not TRANSITIONS[from_state][to_state] then
   return { 'illegal', now[1] }
 end
+-- A second signature for one intent: only if the first one has never been seen outside, or both could be executed.
+if from_state == 'SIGNED' and to_state == 'QUEUED' and (redis.call('HGET', KEYS[1], 'f:sent') or 'unknown') ~= '' then
+  return { 'illegal', now[1] }
+end
 
 -- Everything is decided before anything is written.
 local plan = {}
