@@ -1,4 +1,4 @@
-# One image for worker, beat, operator and vault-bootstrap; the command says which.
+# One image for worker, signer, beat, operator and vault-bootstrap; the command says which.
 FROM python:3.11-slim-bookworm AS build
 
 RUN python -m venv /opt/venv
@@ -21,7 +21,7 @@ FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 executor \
  && useradd --uid 10001 --gid 10001 --home-dir /var/lib/session-executor --shell /usr/sbin/nologin executor \
  && install --directory --owner=executor --group=executor --mode=0700 \
-      /var/lib/session-executor /var/lib/session-executor/state /credentials/vault /credentials/worker /credentials/operator
+      /var/lib/session-executor /var/lib/session-executor/state /credentials/vault /credentials/signer /credentials/worker /credentials/operator
 
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

@@ -9,10 +9,12 @@ from kombu.utils.scheduling import round_robin_cycle
 
 from config.settings import Settings
 
-#: Every stage of an urgent intent: taken before all others, and by a worker of its own where there is one.
-URGENT = "urgent"
-#: One queue per kind of work, so that each can have workers of its own. Only those of ``sign`` and ``urgent`` need keys.
-QUEUES = (URGENT, "prepare", "sign", "submit", "watch")
+#: Urgent intents: taken before all others, and by workers of their own where there are some.
+URGENT, URGENT_SIGN = "urgent", "urgent-sign"
+#: The queues whose workers need keys. Everything else is done by workers that can read none.
+SIGN_QUEUES = (URGENT_SIGN, "sign")
+#: One queue per kind of work, so that each can have workers of its own.
+QUEUES = (URGENT, URGENT_SIGN, "prepare", "sign", "submit", "watch")
 #: Seconds after which Redis hands an unacknowledged message out again; above every task's hard limit.
 VISIBILITY_S = 120
 #: Seconds between two wake-ups of the strategies: a slot is fired at most this late.
@@ -23,7 +25,7 @@ LEADER_S = 10
 
 
 class UrgentFirst(round_robin_cycle):
-    """The order in which a worker looks into its queues: ``urgent`` always first, the others in turn.
+    """The order in which a worker looks into its queues: the urgent ones always first, the others in turn.
 
     kombu's ``priority`` order would let a backlog in ``prepare`` starve what is signed already, and its message
     priorities would hide each queue's length in several lists.
@@ -31,7 +33,14 @@ class UrgentFirst(round_robin_cycle):
 
     def consume(self, n: int) -> list[str]:
         """The names of all queues, the first to look into first."""
-        return sorted(super().consume(n), key=lambda name: name != URGENT)
+        return sorted(super().consume(n), key=lambda name: name not in (URGENT, URGENT_SIGN))
+
+
+def queue_of(stage: str, *, urgent: bool) -> str:
+    """The queue of a stage's messages. Signing has queues of its own, so that only who serves them needs keys."""
+    if not urgent:
+        return stage
+    return URGENT_SIGN if stage == "sign" else URGENT
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:

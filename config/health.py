@@ -1,4 +1,4 @@
-"""``python -m config.health worker|beat``: does the process of this container make headway? For container health checks.
+"""``python -m config.health worker|signer|beat``: does the process of this container make headway? For container health checks.
 
 Remote control is off in the workers, so nothing can be asked of them directly; what they leave in Redis tells as much.
 """
@@ -19,11 +19,19 @@ STALLED_AFTER_S = 120
 """Ticks of this long in the queue mean that no worker takes them: three times the longest that a task may run."""
 
 
+SIGNER_PULSE = "sx:pulse:signer"
+"""Set by every message that a worker of the queue ``sign`` sends to itself (``tasks/app.py``)."""
+
+SIGNER_PULSE_S = 60
+"""How long one counts: longer than a task may run (40 s) and Redis may be away."""
+
+
 def problem(role: str, settings: Settings) -> str:
     """What is wrong, in one line; empty when all is well.
 
     Args:
-        role: ``worker`` (its queue of ticks is short, and Redis answers) or ``beat`` (a scheduler holds RedBeat's lock).
+        role: ``worker`` (its queue of ticks is short, and Redis answers), ``signer`` (a worker that only signs took its own
+            message), or ``beat`` (a scheduler holds RedBeat's lock).
         settings: where Redis is, and how often there is a tick.
 
     Raises:
@@ -36,6 +44,10 @@ def problem(role: str, settings: Settings) -> str:
             if role == "beat":
                 return (
                     "" if client.exists(_lock_key(conf)) else "no scheduler holds the lock: no strategy fires"
+                )
+            if role == "signer":
+                return (
+                    "" if client.exists(SIGNER_PULSE) else "no signer takes its messages: nothing is signed"
                 )
             prefix = conf["broker_transport_options"].get("global_keyprefix", "")
             waiting = client.llen(f"{prefix}watch")
@@ -68,8 +80,8 @@ def _lock_key(conf: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Exit code 0 when well, 1 when not, 2 for wrong arguments or settings."""
-    if arguments not in (["worker"], ["beat"]):
-        sys.stderr.write("usage: python -m config.health worker|beat\n")
+    if arguments not in (["worker"], ["signer"], ["beat"]):
+        sys.stderr.write("usage: python -m config.health worker|signer|beat\n")
         return 2
     try:
         found = problem(arguments[0], get_settings())

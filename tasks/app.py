@@ -1,22 +1,24 @@
 """The Celery app. A task is thin: it loads nothing but an id and calls one function of ``worker/execution``.
 
 Start a worker with ``celery -A tasks.app worker`` and the scheduler with ``celery -A tasks.app beat``; see ``Procfile``.
+A worker that serves no queue of signing (``--queues``) touches no key store and needs no credentials for one.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, wraps
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
 import structlog
-from celery import bootsteps
+from celery import bootsteps, current_task
 from celery.schedules import schedule
-from celery.signals import beat_init, setup_logging, worker_init
+from celery.signals import beat_init, setup_logging, worker_init, worker_ready
 
-from config.celery import WAKE_S
+from config.celery import SIGN_QUEUES, URGENT, WAKE_S, queue_of
+from config.health import SIGNER_PULSE, SIGNER_PULSE_S
 from config.logging import configure_logging
 from config.settings import SettingsError, get_settings
 from tasks.poison import PoisonBox, Signatures, guard_broker, signatures
@@ -33,6 +35,9 @@ from worker.ledger.connection import connect
 from worker.ledger.health import check_redis, require_fit
 
 log = structlog.get_logger(__name__)
+
+PULSE_EVERY_S = 5.0
+"""How often a worker that only signs sends itself a message: a fraction of ``SIGNER_PULSE_S``."""
 
 
 def _exit(message: str, code: int) -> NoReturn:
@@ -77,11 +82,23 @@ def prepare(intent_id: str) -> None:
     do_prepare(runtime(), intent_id)
 
 
+def _serves(queues: Iterable[str]) -> bool:
+    """Whether this worker takes messages from one of ``queues``; its children know it too."""
+    return not set(queues).isdisjoint(app.amqp.queues.consume_from)
+
+
 @app.task(name="tasks.sign")
 @_quietly
 def sign(intent_id: str) -> None:
-    """AUTHORIZED → SIGNED."""
-    do_sign(runtime(), intent_id)
+    """AUTHORIZED → SIGNED. In a worker without a queue of signing, which holds no keys, the message is handed on."""
+    if _serves(SIGN_QUEUES):
+        do_sign(runtime(), intent_id)
+        return
+    task: Any = current_task
+    came_by = (task.request.delivery_info or {}).get("routing_key", "")
+    queue = queue_of("sign", urgent=came_by == URGENT)
+    log.warning("handed on: this worker signs nothing", intent_id=intent_id, came_by=came_by, queue=queue)
+    app.send_task("tasks.sign", args=[intent_id], queue=queue)
 
 
 @app.task(name="tasks.submit")
@@ -96,6 +113,14 @@ def submit(intent_id: str) -> None:
 def tick() -> None:
     """Look at every intent whose time has come."""
     do_tick(runtime())
+
+
+@app.task(name="tasks.pulse")
+@_quietly
+def pulse() -> None:
+    """Leave word that signers take their messages; see ``config/health.py``."""
+    client = connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
+    client.set(SIGNER_PULSE, runtime().who, ex=SIGNER_PULSE_S)
 
 
 @cache
@@ -124,7 +149,7 @@ guard_broker(_our_tasks, _poison_box)
 
 
 class Ticker(bootsteps.StartStopStep):
-    """Sends the ``tick`` message from the worker's main process.
+    """Sends the ``tick`` message from the worker's main process, or a signer's ``pulse``.
 
     Not beat's work: what was sent to an orchestrator must be followed whether or not a beat runs. Several workers may
     tick; due records are handed out once.
@@ -137,9 +162,11 @@ class Ticker(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, parent: Any) -> None:
-        """Start ticking, if this worker serves the ``watch`` queue."""
-        if "watch" in parent.app.amqp.queues.consume_from:
-            self._timer = parent.timer.call_repeatedly(settings.tick_ms / 1000, self._send)
+        """Start ticking if this worker serves the ``watch`` queue; a worker that only signs shows that it lives."""
+        if _serves(["watch"]):
+            self._timer = parent.timer.call_repeatedly(settings.tick_ms / 1000, self._tick)
+        elif _serves(["sign"]):
+            self._timer = parent.timer.call_repeatedly(PULSE_EVERY_S, self._pulse)
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Stop ticking; called on shutdown and before every reconnect."""
@@ -147,13 +174,19 @@ class Ticker(bootsteps.StartStopStep):
             self._timer.cancel()
             self._timer = None
 
+    def _tick(self) -> None:
+        # nobody needs an old tick: the next one is on its way
+        self._send("tasks.tick", "watch", expires_s=max(2.0, settings.tick_ms / 250))
+
+    def _pulse(self) -> None:
+        self._send("tasks.pulse", "sign", expires_s=4 * PULSE_EVERY_S)
+
     @staticmethod
-    def _send() -> None:
+    def _send(task: str, queue: str, *, expires_s: float) -> None:
         try:
-            # nobody needs an old tick: the next one is on its way
-            app.send_task("tasks.tick", queue="watch", expires=max(2.0, settings.tick_ms / 250))
+            app.send_task(task, queue=queue, expires=expires_s)
         except Exception as error:  # noqa: BLE001 - the timer must survive whatever Redis does
-            log.warning("tick not sent", error=type(error).__name__)
+            log.warning("message not sent", task=task, error=type(error).__name__)
 
 
 cast("dict[str, set[Any]]", app.steps)["consumer"].add(Ticker)
@@ -193,14 +226,27 @@ app.conf.beat_schedule = _beat_schedule()
 @worker_init.connect
 def _preload(**_: Any) -> None:
     """Load once, before the pool forks, what the runtime would otherwise load in every child at its first intent."""
-    for module in ("worker.chain.reader", "worker.keys.keystore", "worker.keys.vault"):
+    keys = ("worker.keys.keystore", "worker.keys.vault") if _serves(SIGN_QUEUES) else ()
+    for module in ("worker.chain.reader", *keys):
         import_module(module)
+
+
+@worker_ready.connect
+def _tell(**_: Any) -> None:
+    """Say which of the two kinds of worker this is: the difference shows only when something has to be signed."""
+    if _serves(SIGN_QUEUES):
+        log.info("this worker signs", key_store=settings.key_store)
+    else:
+        log.info(
+            "this worker signs nothing and holds no keys",
+            needs=f"another worker, with --queues {','.join(SIGN_QUEUES)} and access to the keys",
+        )
 
 
 @worker_init.connect
 def _unwrap(**_: Any) -> None:
     """A wrapped secret id can be unwrapped once: before the pool forks, so that every child inherits it."""
-    if settings.key_store != "vault" or settings.vault_wrapped_secret_id is None:
+    if settings.key_store != "vault" or settings.vault_wrapped_secret_id is None or not _serves(SIGN_QUEUES):
         return
     from worker.keys.vault import VaultKeyStore  # noqa: PLC0415 - a worker with keystore files does without hvac
 

@@ -1,6 +1,8 @@
-"""Prepare a Vault: KV v2 mount, the two policies, the two AppRoles, an audit log. Safe to run again.
+"""Prepare a Vault: KV v2 mount, a policy and an AppRole for each kind of process, an audit log. Safe to run again.
 
-    VAULT_ADDR=… VAULT_TOKEN=… python -m config.vault.bootstrap --worker-env worker.env --operator-env operator.env
+    VAULT_ADDR=… VAULT_TOKEN=… python -m config.vault.bootstrap --signer-env signer.env --operator-env operator.env
+
+One worker for everything uses the signer's credentials; beside signers of their own, workers use ``--worker-env``.
 
 The credentials go to files of mode 0600, as lines of ``SESSION_EXECUTOR_…=…``; a file whose credentials still log in is
 left as it is. With ``--init-file`` an uninitialised Vault is initialised (one unseal key, kept in that file together with
@@ -28,9 +30,8 @@ import hvac
 import hvac.exceptions
 import requests
 
-POLICIES = {"session-executor-signer": "signer.hcl", "session-executor-operator": "operator.hcl"}
-WORKER_ROLE, OPERATOR_ROLE = "session-executor-worker", "session-executor-operator"
-ROLES = {WORKER_ROLE: "session-executor-signer", OPERATOR_ROLE: "session-executor-operator"}
+KINDS = ("signer", "worker", "enqueuer", "operator")
+"""Who works with a Vault. Each has the policy ``config/vault/<kind>.hcl`` and the AppRole of the same name."""
 
 TOKEN_TTL, TOKEN_MAX_TTL = "1h", "24h"
 """A stolen worker token is good for an hour unless it is renewed, and never for more than a day."""
@@ -56,7 +57,9 @@ class Options:
     namespace: str = ""
     mount: str = "secret"
     prefix: str = "session-keys"
+    signer_env: Path | None = None
     worker_env: Path | None = None
+    enqueuer_env: Path | None = None
     operator_env: Path | None = None
     init_file: Path | None = None
     audit_file: str = ""
@@ -64,12 +67,17 @@ class Options:
     wait_s: float = 60.0
 
 
-def policy(name: str, mount: str, prefix: str) -> str:
-    """The policy file of ``name`` with the default mount and prefix replaced."""
+def name_of(kind: str) -> str:
+    """The name of a kind's policy, and of its AppRole."""
+    return f"session-executor-{kind}"
+
+
+def policy(kind: str, mount: str, prefix: str) -> str:
+    """The policy file of ``kind`` with the default mount and prefix replaced."""
     for what, value in (("mount", mount), ("prefix", prefix)):
         if not _PATH.fullmatch(value) or ".." in value:
             raise BootstrapError(f"{what} '{value}' is not a path of letters, digits, - _ . and /")
-    text = (_HERE / POLICIES[name]).read_text()
+    text = (_HERE / f"{kind}.hcl").read_text()
     return re.sub(r'path "secret/(data|metadata)/session-keys', rf'path "{mount}/\1/{prefix}', text)
 
 
@@ -100,13 +108,14 @@ def bootstrap(options: Options, token: str = "") -> list[str]:
     _wait(client.auth.token.lookup_self, options.wait_s, "Vault does not accept the token")
     _audit(client, options.audit_file, done)
     _mount(client, options, done)
-    for name in POLICIES:
-        client.sys.create_or_update_policy(name, policy(name, options.mount, options.prefix))
-        done.append(f"policy {name} written")
+    for kind in KINDS:
+        client.sys.create_or_update_policy(name_of(kind), policy(kind, options.mount, options.prefix))
+        done.append(f"policy {name_of(kind)} written")
     _roles(client, options, done)
-    for role, path in ((WORKER_ROLE, options.worker_env), (OPERATOR_ROLE, options.operator_env)):
+    wanted = (options.signer_env, options.worker_env, options.enqueuer_env, options.operator_env)
+    for kind, path in zip(KINDS, wanted, strict=True):
         if path is not None:
-            _credentials(client, options, role, path, done)
+            _credentials(client, options, name_of(kind), path, done)
     return done
 
 
@@ -208,17 +217,17 @@ def _roles(client: hvac.Client, options: Options, done: list[str]) -> None:
     methods = cast(dict[str, Any], client.sys.list_auth_methods())["data"]
     if "approle/" not in methods:
         client.sys.enable_auth_method("approle")
-    for role, policy_name in ROLES.items():
+    for role in map(name_of, KINDS):
         client.auth.approle.create_or_update_approle(
             role,
-            token_policies=[policy_name],
+            token_policies=[role],
             token_no_default_policy=True,
             token_ttl=TOKEN_TTL,
             token_max_ttl=TOKEN_MAX_TTL,
             secret_id_ttl=options.secret_id_ttl,
             bind_secret_id=True,
         )
-        done.append(f"AppRole {role} has the policy {policy_name}")
+        done.append(f"AppRole {role} has the policy of its name")
 
 
 def _credentials(client: hvac.Client, options: Options, role: str, path: Path, done: list[str]) -> None:
@@ -283,8 +292,8 @@ def _options(arguments: list[str] | None) -> Options:
     parser.add_argument("--namespace", default=env.get("VAULT_NAMESPACE", ""))
     parser.add_argument("--mount", default=env.get("SESSION_EXECUTOR_VAULT_MOUNT", "secret"))
     parser.add_argument("--prefix", default=env.get("SESSION_EXECUTOR_VAULT_PREFIX", "session-keys"))
-    parser.add_argument("--worker-env", type=Path, help="file for the worker's AppRole")
-    parser.add_argument("--operator-env", type=Path, help="file for the operator's AppRole")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}-env", type=Path, help=f"file for the {kind}'s AppRole")
     parser.add_argument("--init-file", type=Path, help="initialise and unseal with the key in this file")
     parser.add_argument("--audit-file", default="", help="path of the audit log, as Vault sees it")
     parser.add_argument("--secret-id-ttl", default="0", help="life of the secret ids; 0 is for ever")

@@ -1,4 +1,4 @@
-# The worker: reads session keys and nothing else.
+# The worker that signs (queues sign and urgent-sign): reads session keys and nothing else.
 #
 #   vault policy write session-executor-signer config/vault/signer.hcl
 #

@@ -51,6 +51,7 @@ def test_redis_vault_worker_and_beat_of_the_compose_file_trade(
         return shared | (signs | folder if keys else {})
 
     worker = deployment.compose.service("worker").by_hand(by_hand("worker", keys=True))
+    signer = deployment.compose.service("signer").by_hand(by_hand("signer", keys=True))
     beat = deployment.compose.service("beat").by_hand(by_hand("beat", keys=False))
     operator = deployment.compose.service("operator").by_hand(by_hand("operator", keys=True))
 
@@ -78,8 +79,10 @@ def test_redis_vault_worker_and_beat_of_the_compose_file_trade(
         stack.enter_context(running(server, deployment.log("redis")))
         wait_for(lambda: health(server) == 0, deployment.log("redis"), "redis is not healthy")
         stack.enter_context(running(worker, deployment.log("worker")))
+        stack.enter_context(running(signer, deployment.log("signer")))
         stack.enter_context(running(beat, deployment.log("beat")))
         wait_for(lambda: health(worker) == 0, deployment.log("worker"), "the worker is not healthy")
+        wait_for(lambda: health(signer) == 0, deployment.log("signer"), "the signer is not healthy")
         wait_for(lambda: health(beat) == 0, deployment.log("beat"), "beat is not healthy")
 
         key = operate("keys", "create", "--label", "market maker")
@@ -106,13 +109,15 @@ def test_redis_vault_worker_and_beat_of_the_compose_file_trade(
         assert json.loads(operate("doctor", "--json"))
         assert len(devnet.executions(ACCOUNT)) == 3
 
-        signer = VaultKeyStore(deployment.vault_addr, "", credentials(deployment, "worker"))
-        with signer.get(key.lower()) as held:
+        store = VaultKeyStore(deployment.vault_addr, "", credentials(deployment, "signer"))
+        with store.get(key.lower()) as held:
             secret = held.use()
         with redis.Redis.from_url(deployment.redis_url) as client:
             client.save()
     places = {
-        **{name: deployment.log(name).read_bytes() for name in ("worker", "beat", "redis", "vault")},
+        **{
+            name: deployment.log(name).read_bytes() for name in ("worker", "signer", "beat", "redis", "vault")
+        },
         "operator": "".join(outputs).encode(),
         "audit": (deployment.volume("vault-audit") / "audit.log").read_bytes(),
         **{
@@ -121,9 +126,10 @@ def test_redis_vault_worker_and_beat_of_the_compose_file_trade(
             if file.is_file()
         },
     }
-    role = credentials(deployment, "worker")
+    assert "this worker signs nothing and holds no keys" in deployment.log("worker").read_text()
+    roles = [credentials(deployment, name) for name in ("worker", "signer", "operator")]
     for place, content in places.items():
-        for spelling in (*spellings(secret), role.secret_id):
+        for spelling in (*spellings(secret), *(role.secret_id for role in roles)):
             assert spelling.encode() not in content, f"a secret is in: {place}"
         if place != "redis":
             assert PASSWORD.encode() not in content, f"the Redis password is in: {place}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from config.celery import QUEUES, SIGN_QUEUES
 from tests.support.e2e import Trader
 from worker.devnet.devnet import Devnet
 from worker.devnet.stack import Stack
@@ -52,7 +53,9 @@ def test_it_overtakes_the_backlog(stack: Stack) -> None:
     with redis.Redis.from_url(stack.settings.redis_url.get_secret_value(), protocol=2) as client:
         assert client.llen("sx:celery:prepare") >= BACKLOG
         assert client.llen("sx:celery:urgent") == 1
-    stack.start_worker()
+    # signing has workers of its own, whose urgent queue goes first too
+    stack.start_worker(queues=[name for name in QUEUES if name not in SIGN_QUEUES])
+    stack.start_worker(queues=SIGN_QUEUES)
     (record,) = trader.wait([urgent])
     assert record.state is State.COMPLETED
     signed_ms = next(entry.at_ms for entry in record.history if entry.to_state == State.SIGNED)

@@ -139,6 +139,7 @@ class Deployment:
             {
                 "http://vault:8200": self.vault_addr,
                 "/credentials/vault": str(self.volume("vault-init")),
+                "/credentials/signer": str(self.volume("signer-credentials")),
                 "/credentials/worker": str(self.volume("worker-credentials")),
                 "/credentials/operator": str(self.volume("operator-credentials")),
                 "/vault/logs": str(self.volume("vault-audit")),

@@ -34,7 +34,7 @@ class Room:
 
     @property
     def signer(self) -> str:
-        """The worker's policy."""
+        """The signer's policy."""
         return f"{self.mount.replace('/', '-')}-signer"
 
     @property
@@ -43,7 +43,7 @@ class Room:
         return f"{self.mount.replace('/', '-')}-operator"
 
     def store(self, auth: Auth | None = None, **overrides: Any) -> VaultKeyStore:
-        """A store with ``auth``, by default a new token with the worker's policy."""
+        """A store with ``auth``, by default a new token with the signer's policy."""
         settings: dict[str, Any] = {"mount": self.mount, "prefix": PREFIX, "timeout_s": 3.0}
         auth = auth or TokenAuth(self.token(self.signer))
         return VaultKeyStore(self.server.addr, "", auth, **(settings | overrides))
@@ -97,10 +97,7 @@ def vault_room(server: VaultServer) -> Generator[Room]:
     admin = server.admin()
     bootstrap.bootstrap(bootstrap.Options(server.addr, mount=mount), server.token)
     room = Room(server, mount, admin)
-    for name, own in (
-        ("session-executor-signer", room.signer),
-        ("session-executor-operator", room.operator),
-    ):
-        admin.sys.create_or_update_policy(own, bootstrap.policy(name, mount, PREFIX))
+    for kind, own in (("signer", room.signer), ("operator", room.operator)):
+        admin.sys.create_or_update_policy(own, bootstrap.policy(kind, mount, PREFIX))
     yield room
     admin.sys.disable_secrets_engine(mount)

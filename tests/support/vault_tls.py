@@ -92,9 +92,7 @@ def tls_vault(folder: Path, made: Certificates) -> Generator[TlsVault]:
         admin.token = opened["root_token"]
         _wait_until(lambda: bool(admin.auth.token.lookup_self()))
         admin.sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
-        admin.sys.create_or_update_policy(
-            "signer", bootstrap.policy("session-executor-signer", "secret", "session-keys")
-        )
+        admin.sys.create_or_update_policy("signer", bootstrap.policy("signer", "secret", "session-keys"))
         admin.sys.enable_auth_method("cert")
         admin.write_data(
             "auth/cert/certs/signer",

@@ -21,7 +21,6 @@ from worker.devnet.valkey import LocalRedis
 from worker.keys.keystore import SCRYPT_N_RANDOM_PASSPHRASE, KeystoreFiles, passphrase_provider
 
 PREFIX = "SESSION_EXECUTOR_"
-QUEUES = "urgent,prepare,sign,submit,watch"
 _ROOT = Path(__file__).parents[2]
 _START_TIMEOUT_S = 60.0
 #: The worker ends its running tasks within the soft shutdown's 10 s.
@@ -189,16 +188,20 @@ class Stack:
         """Workers and beat."""
         return [*self.workers, *([self.beat] if self.beat else [])]
 
-    def start_worker(self) -> Child:
-        """One more worker for every queue."""
+    def start_worker(
+        self, *, queues: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """One more worker: for every queue, or for those of ``queues``. ``environment`` goes before the others'."""
+        served = ("--queues", ",".join(queues)) if queues else ()
         child = Child(
             f"worker-{len(self.workers) + 1}",
             [
                 *self._celery("worker"),
-                *("--queues", QUEUES, "--concurrency", str(self._concurrency), "--loglevel", "INFO"),
+                *served,
+                *("--concurrency", str(self._concurrency), "--loglevel", "INFO"),
                 *("--hostname", f"worker-{len(self.workers) + 1}@%h"),
             ],
-            self.environment,
+            self.environment | dict(environment or {}),
             self.directory,
         )
         self._stack.callback(child.stop)

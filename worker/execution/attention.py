@@ -37,6 +37,10 @@ ATTENTION: dict[str, Advice] = {
         "the orchestrator finds no route at the moment",
         "wait, or `session-executor intents cancel ID`",
     ),
+    "NO_SIGNER": Advice(
+        "its quote is checked and no worker takes it to sign it: no signer runs, or too few do",
+        "start a worker with `--queues urgent-sign,sign` and access to the keys (`signer` in docker-compose.yml)",
+    ),
     "ORCHESTRATOR": Advice("the orchestrator is down or answers nonsense", _DOCTOR),
     "ORCHESTRATOR_AUTH": Advice(
         "the orchestrator refuses our API key", "set a valid key; the intent goes on by itself"

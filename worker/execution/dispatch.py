@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from config.celery import URGENT, celery_settings
+from config.celery import celery_settings, queue_of
 from config.settings import Settings
 from worker.execution.runtime import Dispatch
 
@@ -17,9 +17,9 @@ def celery_app(settings: Settings) -> Celery:
 
 
 def dispatcher(app: Celery, *, urgent: bool = False) -> Dispatch:
-    """Sends "do this stage of this intent" to the stage's queue, or the urgent one; raises kombu's and Redis's errors."""
+    """Sends "do this stage of this intent" to the stage's queue (``queue_of``); raises kombu's and Redis's errors."""
 
     def dispatch(stage: str, intent_id: str) -> None:
-        app.send_task(f"tasks.{stage}", args=[intent_id], queue=URGENT if urgent else stage)
+        app.send_task(f"tasks.{stage}", args=[intent_id], queue=queue_of(stage, urgent=urgent))
 
     return dispatch

@@ -7,6 +7,7 @@ instead of sleeps. Where the SDK gives up (210 s) or raises (404, 502), we ask f
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -75,6 +76,7 @@ def tick(runtime: Runtime) -> int:
     to_poll = [record for record in records if _is_out(record)]
     for record in sorted(records, key=lambda record: not record.intent.urgent):
         if not _is_out(record):
+            _ask_for_signer(runtime, record)
             send(runtime, _STAGE[record.state], record.intent)
     if len(to_poll) == 1:
         _poll_safely(runtime, to_poll[0])
@@ -82,6 +84,25 @@ def tick(runtime: Runtime) -> int:
         with ThreadPoolExecutor(min(PARALLEL, len(to_poll)), thread_name_prefix="poll") as pool:
             list(pool.map(partial(_poll_safely, runtime), to_poll))
     return len(records)
+
+
+def _ask_for_signer(runtime: Runtime, record: IntentRecord) -> None:
+    """Signing has queues of its own: that nobody serves them shows only in records that nobody takes."""
+    waited_ms = runtime.now_ms() - int(record.fields.get("entered_ms") or record.updated_ms)
+    if (
+        record.state is not State.AUTHORIZED
+        or record.attention
+        or waited_ms < 2 * runtime.settings.stuck_after_ms
+    ):
+        return
+    with suppress(FenceLostError):  # it was taken at this moment
+        runtime.ledger.annotate(
+            record.intent_id,
+            now_ms=runtime.now_ms(),
+            fence=record.fence,
+            attention="NO_SIGNER",
+            reason=f"authorized {waited_ms // 1000} s ago, and no worker has taken it to sign it",
+        )
 
 
 def _look_at_the_ledger(runtime: Runtime) -> None:

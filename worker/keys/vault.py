@@ -263,7 +263,7 @@ class VaultKeyStore:
             raise KeyStoreDeniedError(
                 f"the token may neither read nor create keys at {self._folder('data')}/",
                 field="vault",
-                fix="give its role the policy config/vault/signer.hcl (worker) or operator.hcl (operator)",
+                fix="give its role the policy config/vault/signer.hcl or operator.hcl; workers that sign nothing need neither",
             )
         warning = "" if self._is_private() else ", PLAIN HTTP: token and keys travel unencrypted, use https"
         return (

@@ -19,6 +19,7 @@ import redis
 
 from config.settings import Settings
 from tests.support.deployment import PASSWORD, Deployment, credentials, health, running, wait_for
+from worker.keys.errors import KeyStoreDeniedError
 from worker.keys.secp256k1 import address_of
 from worker.keys.vault import VaultKeyStore
 from worker.ledger.health import check_redis, require_fit
@@ -106,7 +107,7 @@ class TestVault:
         return VaultKeyStore(deployment.vault_addr, "", credentials(deployment, "operator"))
 
     def use(self, deployment: Deployment, address: str) -> bytes:
-        with VaultKeyStore(deployment.vault_addr, "", credentials(deployment, "worker")).get(address) as key:
+        with VaultKeyStore(deployment.vault_addr, "", credentials(deployment, "signer")).get(address) as key:
             return key.use()
 
     def answers(self, deployment: Deployment) -> bool:
@@ -122,16 +123,16 @@ class TestVault:
         for text in (output, audit, deployment.log("vault").read_text()):
             for secret in kept.values():
                 assert secret not in text
-            for name in ("worker", "operator"):
+            for name in ("signer", "worker", "operator"):
                 assert credentials(deployment, name).secret_id not in text
 
-    def test_the_worker_finds_its_credentials_in_its_working_folder(
+    def test_each_finds_its_credentials_in_its_working_folder(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log = deployment.log("vault")
         with running(deployment.vault(), log, path=deployment.vault_path):
             deployment.run_bootstrap()
-        for name in ("worker", "operator"):
+        for name in ("signer", "worker", "operator"):
             folder = deployment.volume(f"{name}-credentials")
             assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
             service = deployment.compose.service(name).by_hand(
@@ -152,16 +153,21 @@ class TestVault:
             assert settings.vault_role_id == credentials(deployment, name).role_id
             assert settings.vault_secret_id is not None
 
-    def test_the_two_share_nothing(self, deployment: Deployment) -> None:
+    def test_they_share_nothing(self, deployment: Deployment) -> None:
         with running(deployment.vault(), deployment.log("vault"), path=deployment.vault_path):
             deployment.run_bootstrap()
             operator = self.operator(deployment)
             address = operator.create().address
-            with pytest.raises(Exception, match="permission denied"), operator.get(address):
-                pass
-            worker = VaultKeyStore(deployment.vault_addr, "", credentials(deployment, "worker"))
-            with pytest.raises(Exception, match="permission denied"):
-                worker.create()
+            worker, signer = (
+                VaultKeyStore(deployment.vault_addr, "", credentials(deployment, name))
+                for name in ("worker", "signer")
+            )
+            for store in (operator, worker):
+                with pytest.raises(KeyStoreDeniedError, match="permission denied"), store.get(address):
+                    pass
+            for store in (worker, signer):
+                with pytest.raises(KeyStoreDeniedError, match="permission denied"):
+                    store.create()
 
 
 class TestSchedulerHealth:

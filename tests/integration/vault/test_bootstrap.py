@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import hvac.exceptions
 import pytest
 
 from config.settings import Settings
+from config.vault import bootstrap
 from tests.support.vault import SealableVault, VaultServer, dev_vault, free_port, running_server
 from tests.support.vault_room import ADDRESS, OTHER_KEY, TEST_KEY
+from worker.keys.errors import KeyStoreDeniedError
 from worker.keys.secp256k1 import address_of
 from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore
 
@@ -58,9 +60,21 @@ class Prepared:
     """A Vault that the command prepared, and what it wrote."""
 
     server: VaultServer
+    signer_env: Path
     worker_env: Path
+    enqueuer_env: Path
     operator_env: Path
     output: str
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The credentials by the option that writes them."""
+        return {
+            "--signer-env": self.signer_env,
+            "--worker-env": self.worker_env,
+            "--enqueuer-env": self.enqueuer_env,
+            "--operator-env": self.operator_env,
+        }
 
     def client(self, file: Path) -> hvac.Client:
         """Logged in with the credentials of ``file``."""
@@ -74,60 +88,57 @@ class Prepared:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     folder = tmp_path_factory.mktemp("bootstrap")
     with dev_vault(folder) as server:
-        worker, operator = folder / "worker.env", folder / "operator.env"
-        done = run(server.addr, f"--worker-env={worker}", f"--operator-env={operator}", token=server.token)
+        made = Prepared(server, *(folder / f"{kind}.env" for kind in bootstrap.KINDS), output="")
+        done = run(server.addr, *(f"{name}={file}" for name, file in made.files.items()), token=server.token)
         assert done.returncode == 0, done.stderr
-        yield Prepared(server, worker, operator, done.stdout)
+        yield replace(made, output=done.stdout)
 
 
 class TestWhatItMakes:
     """Policies, roles and credentials that work, in private files, and nothing secret on the screen."""
 
     def test_the_credentials_are_in_private_files_only(self, prepared: Prepared) -> None:
-        for file in (prepared.worker_env, prepared.operator_env):
+        for file in prepared.files.values():
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             assert approle_of(file).secret_id not in prepared.output
         assert prepared.server.token not in prepared.output
-        assert approle_of(prepared.worker_env).role_id != approle_of(prepared.operator_env).role_id
+        assert len({approle_of(file).role_id for file in prepared.files.values()}) == 4
         assert [path.name for path in prepared.worker_env.parent.glob(".*.env*")] == []
 
-    def test_the_operator_creates_and_the_worker_signs(self, prepared: Prepared) -> None:
+    def test_the_operator_creates_and_the_signer_signs(self, prepared: Prepared) -> None:
         operator = VaultKeyStore(prepared.server.addr, "", approle_of(prepared.operator_env))
-        worker = VaultKeyStore(prepared.server.addr, "", approle_of(prepared.worker_env))
+        signer = VaultKeyStore(prepared.server.addr, "", approle_of(prepared.signer_env))
         info = operator.create(label="first")
         assert info in list(operator.list())
-        with worker.get(info.address) as key:
+        with signer.get(info.address) as key:
             assert address_of(key.use()) == info.address
-        assert worker.check().endswith("may read")
+        assert signer.check().endswith("may read")
         assert operator.check().endswith("may create")
 
     def test_a_second_run_changes_nothing(self, prepared: Prepared) -> None:
-        before = {file: file.read_bytes() for file in (prepared.worker_env, prepared.operator_env)}
+        before = {file: file.read_bytes() for file in prepared.files.values()}
         again = run(
             prepared.server.addr,
-            f"--worker-env={prepared.worker_env}",
-            f"--operator-env={prepared.operator_env}",
+            *(f"{name}={file}" for name, file in prepared.files.items()),
             token=prepared.server.token,
         )
         assert again.returncode == 0, again.stderr
-        assert again.stdout.count("holds working credentials") == 2
+        assert again.stdout.count("holds working credentials") == 4
         assert {file: file.read_bytes() for file in before} == before
 
     def test_credentials_that_no_longer_log_in_are_replaced(self, prepared: Prepared, tmp_path: Path) -> None:
-        file = tmp_path / "worker.env"
-        lines = prepared.worker_env.read_text().splitlines()
+        file = tmp_path / "signer.env"
+        lines = prepared.signer_env.read_text().splitlines()
         lines[2] = lines[2].partition("=")[0] + "=00000000-0000-0000-0000-000000000000"
         file.write_text("\n".join(lines) + "\n")
-        done = run(prepared.server.addr, f"--worker-env={file}", token=prepared.server.token)
+        done = run(prepared.server.addr, f"--signer-env={file}", token=prepared.server.token)
         assert done.returncode == 0, done.stderr
-        assert f"credentials of session-executor-worker written to {file}" in done.stdout
+        assert f"credentials of session-executor-signer written to {file}" in done.stdout
         assert VaultKeyStore(prepared.server.addr, "", approle_of(file)).check()
 
     def test_tokens_are_short_lived_and_carry_one_policy(self, prepared: Prepared) -> None:
-        for file, policy in (
-            (prepared.worker_env, "session-executor-signer"),
-            (prepared.operator_env, "session-executor-operator"),
-        ):
+        for kind, file in zip(bootstrap.KINDS, prepared.files.values(), strict=True):
+            policy = f"session-executor-{kind}"
             about: Any = prepared.client(file).auth.token.lookup_self()
             assert about["data"]["policies"] == [policy]
             assert 0 < about["data"]["ttl"] <= 3600
@@ -188,8 +199,8 @@ OUTSIDE: dict[str, Attempt] = {
     "read a policy": lambda c: _any(c).sys.read_policy("session-executor-signer"),
     "write a policy": lambda c: _any(c).sys.create_or_update_policy("session-executor-signer", 'path "*" {}'),
     "make a token": lambda c: _any(c).auth.token.create(policies=["root"]),
-    "make a secret id": lambda c: _any(c).auth.approle.generate_secret_id("session-executor-worker"),
-    "read the role id": lambda c: _any(c).auth.approle.read_role_id("session-executor-worker"),
+    "make a secret id": lambda c: _any(c).auth.approle.generate_secret_id("session-executor-signer"),
+    "read the role id": lambda c: _any(c).auth.approle.read_role_id("session-executor-signer"),
     "seal": lambda c: _any(c).sys.seal(),
 }
 
@@ -210,18 +221,39 @@ def denied(client: hvac.Client, attempt: Attempt) -> None:
 
 
 class TestLeastPrivilege:
-    """The real Vault lets the worker read session keys, the operator create them, and nobody else do anything."""
+    """The real Vault lets the signer read session keys, the operator create them, and nobody else do anything."""
 
-    def test_the_worker_reads(self, stored: Prepared) -> None:
-        found = read(stored.client(stored.worker_env))
+    def test_the_signer_reads(self, stored: Prepared) -> None:
+        found = read(stored.client(stored.signer_env))
         assert found["data"]["data"]["private_key"] == f"0x{TEST_KEY.hex()}"
 
     @pytest.mark.parametrize("what", [*DESTRUCTIVE, *OUTSIDE])
-    def test_the_worker_does_nothing_else(self, stored: Prepared, what: str) -> None:
-        denied(stored.client(stored.worker_env), (DESTRUCTIVE | OUTSIDE)[what])
+    def test_the_signer_does_nothing_else(self, stored: Prepared, what: str) -> None:
+        denied(stored.client(stored.signer_env), (DESTRUCTIVE | OUTSIDE)[what])
 
-    def test_the_worker_neither_lists_nor_creates(self, stored: Prepared) -> None:
-        client = stored.client(stored.worker_env)
+    @pytest.mark.parametrize("kind", ["--worker-env", "--enqueuer-env"])
+    def test_who_prepares_or_enqueues_gets_403_on_a_key(self, stored: Prepared, kind: str) -> None:
+        client = stored.client(stored.files[kind])
+        for attempt in (read, *DESTRUCTIVE.values(), *OUTSIDE.values()):
+            denied(client, attempt)
+        denied(client, lambda c: _kv(c).list_secrets("session-keys"))
+        denied(client, lambda c: _kv(c).read_secret_metadata(PATH))
+        denied(client, lambda c: _kv(c).create_or_update_secret("session-keys/new", {"a": "b"}, cas=0))
+        store = VaultKeyStore(stored.server.addr, "", approle_of(stored.files[kind]))
+        with pytest.raises(KeyStoreDeniedError, match="permission denied at secret/data/session-keys"):
+            store.get(ADDRESS).__enter__()
+        with pytest.raises(KeyStoreDeniedError, match="workers that sign nothing need neither"):
+            store.check()
+
+    @pytest.mark.parametrize("kind", ["worker", "enqueuer"])
+    def test_their_policy_denies_even_beside_one_that_allows(self, stored: Prepared, kind: str) -> None:
+        made: Any = stored.server.admin().auth.token.create(
+            policies=[f"session-executor-{kind}", "session-executor-signer"], no_default_policy=True
+        )
+        denied(hvac.Client(url=stored.server.addr, token=made["auth"]["client_token"]), read)
+
+    def test_the_signer_neither_lists_nor_creates(self, stored: Prepared) -> None:
+        client = stored.client(stored.signer_env)
         denied(client, lambda c: _kv(c).list_secrets("session-keys"))
         denied(client, lambda c: _kv(c).read_secret_metadata(PATH))
         denied(client, lambda c: _kv(c).create_or_update_secret("session-keys/new", {"a": "b"}, cas=0))
@@ -239,8 +271,8 @@ class TestLeastPrivilege:
         denied(client, read)
         denied(client, lambda c: _kv(c).read_secret_version(path, raise_on_deleted_version=True))
 
-    @pytest.mark.parametrize("policy", ["enqueuer-without-policy", "default"])
-    def test_an_enqueuer_gets_nothing(self, stored: Prepared, policy: str) -> None:
+    @pytest.mark.parametrize("policy", ["no-such-policy", "default"])
+    def test_a_token_of_something_else_gets_nothing(self, stored: Prepared, policy: str) -> None:
         made: Any = stored.server.admin().auth.token.create(
             policies=[policy], no_default_policy=policy != "default"
         )
@@ -260,10 +292,10 @@ class TestInitAndUnseal:
 
     def test_from_empty_through_a_restart(self, tmp_path: Path) -> None:
         addr = f"http://127.0.0.1:{free_port()}"
-        init, worker, audit = tmp_path / "init.json", tmp_path / "w" / ".env", tmp_path / "audit.log"
-        arguments = [f"--init-file={init}", f"--worker-env={worker}", f"--audit-file={audit}"]
+        init, signer, audit = tmp_path / "init.json", tmp_path / "s" / ".env", tmp_path / "audit.log"
+        arguments = [f"--init-file={init}", f"--signer-env={signer}", f"--audit-file={audit}"]
         with running_server(tmp_path, addr):
-            refused = run(addr, f"--worker-env={worker}", "--wait-s=5")
+            refused = run(addr, f"--signer-env={signer}", "--wait-s=5")
             assert refused.returncode == 1
             assert "not initialised" in refused.stderr
             first = run(addr, *arguments)
@@ -273,19 +305,19 @@ class TestInitAndUnseal:
             again = run(addr, *arguments)
             assert again.returncode == 0, again.stderr
             assert "audit log is on" in again.stdout
-            kept = worker.read_bytes()
+            kept = signer.read_bytes()
             _kv(hvac.Client(url=addr, token=_root(init))).create_or_update_secret(
                 PATH, {"private_key": f"0x{TEST_KEY.hex()}"}, cas=0
             )
         with running_server(tmp_path, addr):
-            sealed = run(addr, f"--worker-env={worker}", token=_root(init))
+            sealed = run(addr, f"--signer-env={signer}", token=_root(init))
             assert sealed.returncode == 1
             assert "sealed" in sealed.stderr
             done = run(addr, *arguments)
             assert done.returncode == 0, done.stderr
             assert "Vault unsealed" in done.stdout
-            assert worker.read_bytes() == kept
-            with VaultKeyStore(addr, "", approle_of(worker)).get(ADDRESS) as key:
+            assert signer.read_bytes() == kept
+            with VaultKeyStore(addr, "", approle_of(signer)).get(ADDRESS) as key:
                 assert key.use() == TEST_KEY
         for output in (first.stdout, again.stdout, done.stdout, audit.read_text()):
             assert _root(init) not in output
@@ -364,15 +396,15 @@ class TestRefusals:
 
 def test_another_mount_and_prefix_get_policies_of_their_own(tmp_path: Path) -> None:
     with dev_vault(tmp_path) as server:
-        worker = tmp_path / "worker.env"
+        signer = tmp_path / "signer.env"
         done = run(
-            server.addr, "--mount=team/kv", "--prefix=prod/keys", f"--worker-env={worker}", token=server.token
+            server.addr, "--mount=team/kv", "--prefix=prod/keys", f"--signer-env={signer}", token=server.token
         )
         assert done.returncode == 0, done.stderr
         operator = VaultKeyStore(
             server.addr, "", TokenAuth(server.token), mount="team/kv", prefix="prod/keys"
         )
         info = operator.create()
-        store = VaultKeyStore(server.addr, "", approle_of(worker), mount="team/kv", prefix="prod/keys")
+        store = VaultKeyStore(server.addr, "", approle_of(signer), mount="team/kv", prefix="prod/keys")
         with store.get(info.address) as key:
             assert address_of(key.use()) == info.address

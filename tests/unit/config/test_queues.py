@@ -1,17 +1,36 @@
-"""A worker looks into the urgent queue first, and no other queue starves another."""
+"""A worker looks into the urgent queues first, and no other queue starves another."""
 
 from __future__ import annotations
 
-from config.celery import QUEUES, URGENT, UrgentFirst
+from config.celery import QUEUES, SIGN_QUEUES, URGENT, URGENT_SIGN, UrgentFirst, queue_of
 
 
 def test_urgent_first_and_the_others_in_turn() -> None:
     cycle = UrgentFirst(list(QUEUES))
+    firsts: set[str] = set()
     seconds: set[str] = set()
     for _ in QUEUES:
         order = cycle.consume(len(QUEUES))
-        assert order[0] == URGENT
+        assert set(order[:2]) == {URGENT, URGENT_SIGN}
         assert sorted(order) == sorted(QUEUES)
-        seconds.add(order[1])
-        cycle.rotate(order[1])
-    assert seconds == set(QUEUES) - {URGENT}
+        firsts.add(order[0])
+        seconds.add(order[2])
+        cycle.rotate(order[0])
+        cycle.rotate(order[2])
+    assert firsts == {URGENT, URGENT_SIGN}
+    assert seconds == set(QUEUES) - firsts
+
+
+def test_a_signers_urgent_queue_goes_before_its_other() -> None:
+    cycle = UrgentFirst(["sign", URGENT_SIGN])
+    for _ in range(3):
+        assert cycle.consume(2) == [URGENT_SIGN, "sign"]
+        cycle.rotate(URGENT_SIGN)
+
+
+def test_messages_of_signing_are_in_no_other_queue() -> None:
+    stages = ("prepare", "sign", "submit")
+    for urgent in (True, False):
+        queues = {stage: queue_of(stage, urgent=urgent) for stage in stages}
+        assert set(queues.values()) <= set(QUEUES)
+        assert [stage for stage in stages if queues[stage] in SIGN_QUEUES] == ["sign"]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from config.celery import QUEUES, SIGN_QUEUES
 from config.settings import Settings
 from tests.support.compose import COMPOSE_FILE, ROOT, Compose, ComposeError, interpolate
 from tests.support.need import missing
@@ -24,7 +25,7 @@ VARIABLES = {
     "SESSION_EXECUTOR_RPC_URL": "http://rpc.test:8545",
     "SESSION_EXECUTOR_ORCHESTRATOR_API_KEY": "test-api-key",
 }
-OURS = ("vault-bootstrap", "worker", "beat", "operator")
+OURS = ("vault-bootstrap", "worker", "signer", "beat", "operator")
 SERVICES = {"redis", "vault", *OURS}
 
 
@@ -47,6 +48,10 @@ def schema_problems(document: Any, folder: Path) -> str:
     )
     assert done.returncode in (0, 1), done.stderr
     return done.stdout if done.returncode else ""
+
+
+def _queues(command: tuple[str, ...]) -> list[str]:
+    return command[command.index("--queues") + 1].split(",")
 
 
 class TestSpecification:
@@ -105,7 +110,7 @@ class TestVariables:
                 for key, value in ours.items():
                     patch.setenv(key, value)
                 settings = Settings(_env_file=None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-            if name in ("worker", "operator"):
+            if name in ("worker", "signer", "operator"):
                 assert settings.key_store == "vault"
                 assert settings.redis_url.get_secret_value() == "redis://:testpassword@redis:6379/0"
                 assert settings.allow_insecure_redis
@@ -132,20 +137,27 @@ class TestVariables:
 class TestLeastPrivilege:
     """Each service gets what it needs and no more."""
 
-    def test_only_worker_and_operator_hold_their_own_vault_credentials(self, compose: Compose) -> None:
+    def test_each_holds_its_own_vault_credentials_and_no_other(self, compose: Compose) -> None:
         holders = {
             volume: {name for name in compose.names if volume in compose.service(name).mounts.values()}
-            for volume in ("worker-credentials", "operator-credentials", "vault-init")
+            for volume in ("signer-credentials", "worker-credentials", "operator-credentials", "vault-init")
         }
         assert holders == {
+            "signer-credentials": {"signer", "vault-bootstrap"},
             "worker-credentials": {"worker", "vault-bootstrap"},
             "operator-credentials": {"operator", "vault-bootstrap"},
             "vault-init": {"vault-bootstrap"},
         }
-        for name in ("worker", "operator"):
+        for name in ("signer", "worker", "operator"):
             volumes = compose.document["services"][name]["volumes"]
             assert f"{name}-credentials:/credentials/{name}:ro" in volumes
             assert compose.service(name).working_dir == f"/credentials/{name}"
+
+    def test_signing_is_the_signers_alone(self, compose: Compose) -> None:
+        served = {name: set(_queues(compose.service(name).command)) for name in ("worker", "signer")}
+        assert served["signer"] == set(SIGN_QUEUES)
+        assert served["worker"] == set(QUEUES) - set(SIGN_QUEUES)
+        assert not any("ORCHESTRATOR" in name for name in compose.service("signer").env)
 
     def test_the_scheduler_knows_redis_and_nothing_else(self, compose: Compose) -> None:
         beat = compose.service("beat")
@@ -173,8 +185,9 @@ class TestLeastPrivilege:
             for value in VARIABLES.values():
                 assert value not in " ".join((*service.command, *service.health)), name
 
-    def test_the_worker_may_finish_what_it_began(self, compose: Compose) -> None:
-        grace = compose.document["services"]["worker"]["stop_grace_period"]
+    @pytest.mark.parametrize("name", ["worker", "signer"])
+    def test_a_worker_may_finish_what_it_began(self, compose: Compose, name: str) -> None:
+        grace = compose.document["services"][name]["stop_grace_period"]
         assert int(grace.removesuffix("s")) > Settings.model_fields["task_hard_limit_s"].default
 
 
@@ -184,7 +197,7 @@ class TestProcfile:
     def test_compose_runs_what_the_procfile_runs(self, compose: Compose) -> None:
         lines = (ROOT / "Procfile").read_text().splitlines()
         commands: Mapping[str, str] = dict(line.split(": ", 1) for line in lines)
-        assert set(commands) == {"worker", "beat"}
+        assert set(commands) == {"worker", "signer", "beat"}
         for name, command in commands.items():
             assert compose.document["services"][name]["command"] == command
             assert list(compose.service(name).command) == shlex.split(command)

@@ -1,0 +1,24 @@
+# Who only enqueues (a strategy service, an operator without a say in keys): no session key, whatever else its token may do.
+#
+#   vault policy write session-executor-enqueuer config/vault/enqueuer.hcl
+#
+# Mount and prefix: see signer.hcl.
+
+# Said, not only left out: a deny wins over any other policy that somebody adds to the role.
+path "secret/data/session-keys/*" {
+  capabilities = ["deny"]
+}
+path "secret/metadata/session-keys/*" {
+  capabilities = ["deny"]
+}
+
+# Its own token: see signer.hcl.
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}

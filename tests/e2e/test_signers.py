@@ -1,0 +1,57 @@
+"""Workers that sign nothing need no keys: they work up to the signature, and say who is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from config.celery import QUEUES, SIGN_QUEUES, URGENT, URGENT_SIGN
+from config.health import problem
+from tests.support.e2e import Trader
+from worker.devnet.stack import PREFIX, Stack
+from worker.execution.dispatch import celery_app
+from worker.intents.states import State
+from worker.ledger.connection import connect
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+NO_KEYS = {
+    f"{PREFIX}KEY_STORE": "vault",
+    f"{PREFIX}VAULT_ADDR": "http://127.0.0.1:1",
+    f"{PREFIX}KEYSTORE_DIR": "/nonexistent",
+    f"{PREFIX}KEYSTORE_PASSPHRASE_FILE": "/nonexistent",
+}
+
+
+def test_a_worker_without_credentials_works_up_to_the_signature(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(workers=0, settings={"stuck_after_ms": "1000"})
+    trader = Trader(stack)
+    session = trader.import_session(stack.keys.create().address)
+    worker = stack.start_worker(
+        queues=[name for name in QUEUES if name not in SIGN_QUEUES], environment=NO_KEYS
+    )
+    worker.wait_for("ready.")
+    worker.wait_for("this worker signs nothing and holds no keys")
+    assert problem("signer", stack.settings) == "no signer takes its messages: nothing is signed"
+
+    ids = [trader.submit(session, "stop-loss", urgent=True)]
+    trader.wait_until(lambda: trader.records(ids)[0].attention == "NO_SIGNER", ids)
+    (record,) = trader.records(ids)
+    assert record.state is State.AUTHORIZED
+    assert "no worker has taken it to sign it" in record.reason
+    client = connect(stack.settings.redis_url.get_secret_value(), timeout_ms=1000)
+    assert client.llen(f"sx:celery:{URGENT_SIGN}")
+
+    # a message of signing in a queue of this worker, as an older version sent it
+    celery_app(stack.settings).send_task("tasks.sign", args=ids, queue=URGENT)
+    worker.wait_for("handed on: this worker signs nothing")
+    assert trader.records(ids)[0].state is State.AUTHORIZED
+
+    signer = stack.start_worker(queues=SIGN_QUEUES)
+    signer.wait_for("this worker signs")
+    (record,) = trader.wait(ids)
+    assert record.state is State.COMPLETED
+    assert record.attention == ""
+    trader.wait_until(lambda: problem("signer", stack.settings) == "", ids)
+    # the one that has no keys never asked for any
+    assert "Vault" not in worker.log()
