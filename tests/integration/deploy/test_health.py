@@ -89,4 +89,4 @@ class TestCommand:
     @pytest.mark.parametrize("role", ["", "both", "worker beat"])
     def test_an_unknown_role(self, role: str, redis_url: str) -> None:
         done = run(role, redis_url)
-        assert (done.returncode, done.stderr) == (2, "usage: python -m config.health worker|beat\n")
+        assert (done.returncode, done.stderr) == (2, "usage: python -m config.health worker|signer|beat\n")
