@@ -67,7 +67,7 @@ vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 
 lock: $(VENV)/dev.stamp ## resolve the lock files again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-		--custom-compile-command "make lock" --extra devnet --extra build -o requirements.lock pyproject.toml
+		--custom-compile-command "make lock" --extra devnet --extra otel --extra build -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --extra dev -o requirements-dev.lock pyproject.toml
 

@@ -171,6 +171,9 @@ class Settings(BaseSettings):
     # --- operation
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(False, description="One JSON object per line instead of text.")
+    otlp_endpoint: str = Field(
+        "", description="Where traces go, OTLP over HTTP (…/v1/traces); none if empty."
+    )
     allow_insecure_redis: bool = Field(
         False, description="Permit a Redis beyond loopback without password or TLS."
     )

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, cast
 import structlog
 from celery import bootsteps, current_task
 from celery.schedules import schedule
-from celery.signals import beat_init, setup_logging, worker_init, worker_ready
+from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown, worker_ready
 
 from config.celery import SIGN_QUEUES, URGENT, WAKE_S, queue_of
 from config.health import SIGNER_PULSE, SIGNER_PULSE_S
@@ -201,6 +201,7 @@ def _logging(**_: Any) -> None:
 def _require_redis(**_: Any) -> None:
     """Refuse to work on a Redis that may lose the books, or without a memory of our own."""
     _checked(runtime().marks.check)
+    _checked(lambda: runtime().tracing)
     _checked(
         lambda: require_fit(
             check_redis(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
@@ -241,6 +242,12 @@ def _tell(**_: Any) -> None:
             "this worker signs nothing and holds no keys",
             needs=f"another worker, with --queues {','.join(SIGN_QUEUES)} and access to the keys",
         )
+
+
+@worker_process_shutdown.connect
+def _send_last_spans(**_: Any) -> None:
+    """The pool's processes end without Python's own exit."""
+    runtime().tracing.close()
 
 
 @worker_init.connect

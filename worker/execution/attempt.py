@@ -11,6 +11,7 @@ from worker.errors import ExecutorError
 from worker.execution import metrics
 from worker.execution.retry import LEDGER_LOST, Move, Plan, attention_of_wait, backoff_ms, plan_for
 from worker.execution.runtime import Runtime
+from worker.execution.tracing import trace_id
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
 from worker.ledger.errors import (
@@ -29,6 +30,9 @@ MAYBE = "maybe"
 """Value of the field ``sent`` of a signed record whose bytes may have left us; see ``submit.py``."""
 QUARANTINED = "QUARANTINED"
 """Attention code of an intent that killed its workers: nothing is signed or sent for it any more."""
+
+STAGES = {State.QUEUED: "prepare", State.AUTHORIZED: "sign", State.SIGNED: "submit"}
+"""The stage that takes an intent on from each state in which one is due."""
 
 _AFTER_MOVE = {Move.REJECT: State.REJECTED, Move.FAIL: State.FAILED}
 
@@ -81,7 +85,7 @@ class Attempt:
             fields=stored,
         )
         self.left = True
-        audit(record, to_state, why, now_ms=now_ms)
+        audit(runtime, record, to_state, why, now_ms=now_ms)
         if next_stage:
             send(runtime, next_stage, record.intent)
 
@@ -157,7 +161,17 @@ def run_stage(
         log.debug("nothing to do", intent_id=intent_id)
         return
     metrics.claimed(record, now_ms=runtime.now_ms())
-    attempt = Attempt(runtime, record)
+    runtime.tracing.waited(record, now_ms=runtime.now_ms())
+    with runtime.tracing.stage(STAGES[record.state], record):
+        _attempt(Attempt(runtime, record), work, on_error)
+
+
+def _attempt(
+    attempt: Attempt,
+    work: Callable[[Attempt], None],
+    on_error: Callable[[Attempt, Exception], None],
+) -> None:
+    runtime, record, intent_id = attempt.runtime, attempt.record, attempt.record.intent_id
     try:
         if quarantined(runtime, record):
             _quarantine(attempt)
@@ -251,14 +265,17 @@ def send(runtime: Runtime, stage: str, intent: TradeIntent) -> None:
         log.warning("message not sent", stage=stage, intent_id=intent_id, error=type(error).__name__)
 
 
-def audit(record: IntentRecord, to_state: State, why: str, *, now_ms: int) -> None:
-    """One log line for each change of state, and its figures."""
+def audit(runtime: Runtime, record: IntentRecord, to_state: State, why: str, *, now_ms: int) -> None:
+    """One log line for each change of state, its figures, and the end of its trace."""
     metrics.moved(record, to_state, why, now_ms=now_ms)
+    if to_state in FINAL:
+        runtime.tracing.ended(record, to_state, why, now_ms=now_ms)
     log.info(
         "intent ended" if to_state in FINAL else "intent moved",
         intent_id=record.intent_id,
         session_id=record.intent.session_id,
         source=record.intent.source,
+        trace_id=trace_id(record.intent_id),
         from_state=record.state,
         to_state=to_state,
         why=why,

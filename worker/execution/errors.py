@@ -7,7 +7,8 @@ RefusedError
 └── PausedError            an operator has stopped its account, chain or strategy, or everything
 InputError
 ├── IntentInputError       what is asked for cannot be an intent
-└── UnservedChainError     a session's chain has no endpoint in the settings
+├── UnservedChainError     a session's chain has no endpoint in the settings
+└── TracingSetupError      traces are asked for and cannot be sent
 ServiceError
 ├── ClockSkewError         our clock and the chain's differ too much to judge a time frame
 ├── StaleQuoteError        the quote leaves too little time; a new one is asked for
@@ -41,6 +42,10 @@ class IntentInputError(InputError):
 
 class UnservedChainError(InputError):
     """A session's chain has no endpoint in the settings."""
+
+
+class TracingSetupError(InputError):
+    """Traces are asked for, and the libraries that send them are not installed."""
 
 
 class ClockSkewError(ServiceError):

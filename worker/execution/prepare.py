@@ -77,7 +77,7 @@ def _work(attempt: Attempt) -> None:
     request = quote_request(
         runtime.orchestrator.version, session, calls, sponsored=record.intent.sponsored, enable=enable
     )
-    with timed(REQUESTS, "quote"):
+    with timed(REQUESTS, "quote"), runtime.tracing.step("orchestrator.quote"):
         quote = read_again(lambda: runtime.orchestrator.quote(request))
     now_s = runtime.now_s
     explained = explain(

@@ -67,7 +67,7 @@ def _move(runtime: Runtime, record: IntentRecord, state: State, *, who: str, why
         due_ms=now_ms + runtime.settings.stuck_after_ms,
         fields={"entered_ms": str(now_ms)},
     )
-    audit(record, state, why, now_ms=now_ms)
+    audit(runtime, record, state, why, now_ms=now_ms)
     if state is State.QUEUED:
         send(runtime, "prepare", record.intent)
     return runtime.ledger.get(record.intent_id)

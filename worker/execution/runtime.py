@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from config.settings import Settings
 from worker.execution.errors import UnservedChainError
+from worker.execution.tracing import Tracing
 from worker.intents.model import IntentRecord
 from worker.keys.errors import KeyStoreSetupError
 from worker.keys.port import KeyStore
@@ -82,6 +83,11 @@ class Runtime:
     def who(self) -> str:
         """This process's name in histories and leases."""
         return f"{socket.gethostname()}:{os.getpid()}"
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        """Where traces go."""
+        return Tracing(self.settings.otlp_endpoint)
 
     @cached_property
     def _redis_url(self) -> str:

@@ -78,7 +78,7 @@ def _work(attempt: Attempt) -> None:
         )
     # the last moment: what was read above may be seconds old
     require_running(runtime, record.intent, session)
-    with timed(KEYS):
+    with timed(KEYS), runtime.tracing.step("keys.sign"):
         members = signatures(message, session, runtime.keys, enable=enable)
     body = submit_body(quote, members)
     attempt.move(

@@ -62,7 +62,7 @@ def _work(attempt: Attempt) -> None:
         return
     attempt.note(sent=MAYBE)
     try:
-        with timed(REQUESTS, "submit"):
+        with timed(REQUESTS, "submit"), runtime.tracing.step("orchestrator.submit"):
             result = send_again(
                 lambda: runtime.orchestrator_of(version_of(record)).submit(
                     record.body, intent_digest=record.fields.get("intent_digest", "")

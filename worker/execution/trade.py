@@ -11,6 +11,7 @@ from worker.execution.ask import Ask, Leg, check_legs
 from worker.execution.attempt import Attempt
 from worker.execution.errors import EnablingError, IntentInputError, PolicyDeniedError, UnexplainedQuoteError
 from worker.execution.explain_trade import ExplainedTrade, explain_trade
+from worker.execution.metrics import KEYS, REQUESTS, timed
 from worker.execution.prepare import (
     ENABLE_POLICY,
     ChainState,
@@ -68,7 +69,8 @@ def prepare_trade(attempt: Attempt) -> None:
                 ahead=_ahead(ask, leg),
             )
     request = trade_request(ask)
-    quote = read_again(lambda: runtime.orchestrator.quote(request))
+    with timed(REQUESTS, "quote"), runtime.tracing.step("orchestrator.quote"):
+        quote = read_again(lambda: runtime.orchestrator.quote(request))
     explained = explain_trade(
         quote,
         ask,
@@ -129,7 +131,8 @@ def sign_trade(attempt: Attempt) -> None:
     # the last moment: what was read above may be seconds old
     for leg in ask.legs:
         require_running(runtime, record.intent, leg.session)
-    members = trade_signatures(explained.message, ask, runtime.keys)
+    with timed(KEYS), runtime.tracing.step("keys.sign"):
+        members = trade_signatures(explained.message, ask, runtime.keys)
     owners = dict.fromkeys(owner for leg in ask.legs for owner in leg.session.owners)
     attempt.move(
         State.SIGNED,

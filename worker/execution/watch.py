@@ -14,7 +14,7 @@ import structlog
 
 from worker.errors import ExecutorError
 from worker.execution import executor_nonce
-from worker.execution.attempt import MAYBE, audit, describe, give_back, quarantined, send
+from worker.execution.attempt import MAYBE, STAGES, audit, describe, give_back, quarantined, send
 from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import attention_of_wait, plan_for
 from worker.execution.runtime import Runtime, version_of
@@ -59,7 +59,6 @@ _DONE = {
 _GOING_ON = frozenset({"PENDING", "CLAIMED", "PRECONFIRMED", "FILLED"})
 #: Words that a version does not have: there they say nothing, whatever the setting counts as done.
 _UNKNOWN_IN = {"2026-01.alps": frozenset[str](), "2026-04.blanc": frozenset({"PRECONFIRMED"})}
-_STAGE = {State.QUEUED: "prepare", State.AUTHORIZED: "sign", State.SIGNED: "submit"}
 
 
 def tick(runtime: Runtime) -> int:
@@ -77,7 +76,7 @@ def tick(runtime: Runtime) -> int:
     for record in sorted(records, key=lambda record: not record.intent.urgent):
         if not _is_out(record):
             _ask_for_signer(runtime, record)
-            send(runtime, _STAGE[record.state], record.intent)
+            send(runtime, STAGES[record.state], record.intent)
     if len(to_poll) == 1:
         _poll_safely(runtime, to_poll[0])
     elif to_poll:
@@ -126,7 +125,8 @@ def _is_out(record: IntentRecord) -> bool:
 
 def _poll_safely(runtime: Runtime, record: IntentRecord) -> None:
     try:
-        poll(runtime, record)
+        with runtime.tracing.stage("poll", record):
+            poll(runtime, record)
     except (FenceLostError, IllegalTransitionError) as error:
         log.info("another has taken the intent", intent_id=record.intent_id, reason=str(error))
     except (LedgerUnavailableError, LedgerLostError) as error:
@@ -144,7 +144,7 @@ def poll(runtime: Runtime, record: IntentRecord) -> None:
     if int(record.fields.get("lease_until_ms", "0") or "0") > runtime.now_ms():
         return  # being sent at this moment; its lease's end is its due time
     try:
-        with timed(REQUESTS, "status"):
+        with timed(REQUESTS, "status"), runtime.tracing.step("orchestrator.status"):
             status = runtime.orchestrator_of(version_of(record)).status(record.orchestrator_id)
     except NotFoundError:
         _not_found(runtime, record)
@@ -309,7 +309,7 @@ def _move(
         due_ms=due_ms,
         fields={"entered_ms": str(now_ms)} | fields,
     )
-    audit(record, to_state, why, now_ms=now_ms)
+    audit(runtime, record, to_state, why, now_ms=now_ms)
 
 
 def _watched_ms(runtime: Runtime, record: IntentRecord) -> int:
