@@ -124,7 +124,9 @@ def test_an_endpoint_that_cannot_be_one_is_named() -> None:
 
 
 def test_without_an_endpoint_no_exporter_is_loaded() -> None:
-    code = "import sys, tasks.app; print(any(name.startswith('opentelemetry.exporter') for name in sys.modules))"
+    code = (
+        "import sys, tasks.app; print(any(name.startswith('opentelemetry.exporter') for name in sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[3],
