@@ -6,7 +6,7 @@ SOURCES := worker tasks config tests benchmarks
 # each has services of its own; most tests wait rather than compute
 TEST_PROCESSES ?= 4
 
-.PHONY: help demo test check format conformance fuzz budgets chaos bench-sign bench-policy bench-keys vault lock clean
+.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys vault lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -52,6 +52,11 @@ chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the p
 OPS ?= 10000
 budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 operations of 8 threads on a real Redis
 	BUDGET_OPS=$(OPS) $(BIN)/pytest -q tests/integration/ledger/test_interleavings.py tests/integration/ledger/test_decisions.py
+
+# ARTIFACTS: a folder of the compiled public policies, BASE_RPC_URL: a node of Base to fork
+onchain: N = 1000
+onchain: $(VENV)/dev.stamp ## our evaluator against the compiled policy contracts: ARTIFACTS=dir N=1000 [FIRST=0] [BASE_RPC_URL=…]
+	@$(BIN)/python -m tests.onchain.run --artifacts '$(ARTIFACTS)' --number $(N) --first $(or $(FIRST),0)
 
 bench-sign: $(VENV)/dev.stamp ## CPU of signing an intent, beside the real SDK's under node
 	@$(BIN)/python -m benchmarks.signing

@@ -17,6 +17,12 @@ def need_anvil() -> None:
         missing("anvil", "install Node.js 20 (its npm fetches the pinned anvil), or put anvil on PATH")
 
 
+def need_node() -> None:
+    """Skip, or fail in CI, without node and npm."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        missing("node with npm", "install Node.js 20 or newer")
+
+
 @pytest.fixture(scope="session")
 def shared_devnet() -> Iterator[Devnet]:
     """One devnet for the whole run. Ask for ``devnet`` instead, unless you leave it as it was."""

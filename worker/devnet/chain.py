@@ -191,6 +191,14 @@ class Chain:
         """
         transaction = {"from": RELAYER, "to": to, "data": "0x" + data.hex(), "gas": hex(TX_GAS)}
         tx_hash = self.rpc.call("eth_sendTransaction", transaction)
+        return self.receipt(tx_hash)
+
+    def receipt(self, tx_hash: str) -> dict[str, Any]:
+        """The receipt of a transaction that was sent.
+
+        Raises:
+            DevnetError: anvil mined none.
+        """
         # anvil mines at once, but in a task of its own
         deadline = time.monotonic() + RECEIPT_TIMEOUT_S
         while time.monotonic() < deadline:

@@ -1,4 +1,7 @@
-"""``python -m worker.devnet.compile_contracts``: compiles ``contracts/*.sol`` with the pinned solc, writes the artifacts."""
+"""``python -m worker.devnet.compile_contracts [folder]``: compiles its ``*.sol`` with the pinned solc, writes the artifacts.
+
+Without a folder it is ``contracts``, the devnet's own.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,11 @@ ARTIFACTS = SOURCES / "artifacts"
 COMPILE_TIMEOUT_S = 300
 
 
-def compiled() -> dict[str, dict[str, Any]]:
+def compiled(sources: Path = SOURCES) -> dict[str, dict[str, Any]]:
     """The artifacts of the sources as they are: name, compiler, settings, ABI and deployed bytecode.
+
+    Args:
+        sources: the folder; each file holds the contract of its name.
 
     Raises:
         DevnetError: node or solc is missing, or the sources do not compile without a warning.
@@ -30,7 +36,7 @@ def compiled() -> dict[str, dict[str, Any]]:
         raise DevnetError("node is not on PATH", field="node", fix="install Node.js 20 or newer")
     script = npm_packages.MANIFEST / "compile.mjs"
     done = subprocess.run(  # noqa: S603 - fixed arguments
-        [node, str(script), str(modules), str(SOURCES)],
+        [node, str(script), str(modules), str(sources)],
         capture_output=True,
         text=True,
         timeout=COMPILE_TIMEOUT_S,
@@ -41,11 +47,12 @@ def compiled() -> dict[str, dict[str, Any]]:
     return dict(json.loads(done.stdout))
 
 
-def main() -> int:
-    """Write the artifacts; returns the exit code."""
+def main(argv: list[str]) -> int:
+    """Write the artifacts into the folder ``artifacts`` beside the sources; returns the exit code."""
+    sources = Path(argv[0]) if argv else SOURCES
     try:
-        for name, artifact in compiled().items():
-            (ARTIFACTS / f"{name}.json").write_text(json.dumps(artifact, indent=1) + "\n")
+        for name, artifact in compiled(sources).items():
+            (sources / "artifacts" / f"{name}.json").write_text(json.dumps(artifact, indent=1) + "\n")
     except DevnetError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -53,4 +60,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,7 @@ import pytest
 from eth_abi.abi import decode, encode
 from eth_utils.crypto import keccak
 
-from tests.support.anvil import need_anvil
-from tests.support.need import missing
+from tests.support.anvil import need_anvil, need_node
 from tests.support.vectors import load_vectors
 from worker.devnet import compile_contracts
 from worker.devnet.anvil import Anvil
@@ -34,12 +32,6 @@ from worker.devnet.errors import RpcError
 from worker.devnet.rpc import JsonRpc
 
 pytestmark = pytest.mark.services
-
-
-def need_node() -> None:
-    """Skip, or fail in CI, without node and npm."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        missing("node with npm", "install Node.js 20 or newer")
 
 
 def unhex(text: str) -> bytes:

@@ -1,4 +1,4 @@
-// Compiles worker/devnet/contracts/*.sol and prints {contract: artifact} as JSON.
+// Compiles the *.sol of a folder and prints {contract: artifact} as JSON.
 // Usage: node compile.mjs <folder of node_modules with solc> <folder of the sources>
 import { createRequire } from "node:module";
 import { readFileSync, readdirSync } from "node:fs";
