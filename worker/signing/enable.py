@@ -8,7 +8,7 @@ from worker.signing import values
 from worker.signing.contracts import OWNABLE_VALIDATOR, STARTALE_K1_VALIDATOR
 from worker.signing.errors import SigningInputError
 from worker.signing.session_signature import KERNEL_REPLAYABLE, check_kind, kernel_digest
-from worker.signing.sign import psig, recover, recover_psig, sign_digest
+from worker.signing.sign import personal_digest, psig, recover, recover_psig, sign_digest
 from worker.signing.structs import AccountKind
 
 _KERNEL_ROOT_MODE = b"\x00"
@@ -115,7 +115,11 @@ def _layout(
     prefix = values.address(validator, "validator")
     known = check_kind(kind)
     if known == "kernel":
-        return _KERNEL_ROOT_MODE + KERNEL_REPLAYABLE, kernel_digest(account, digest), True
+        wrapped, prefix = kernel_digest(account, digest), _KERNEL_ROOT_MODE + KERNEL_REPLAYABLE
+        if validator == OWNABLE_VALIDATOR:
+            return prefix, wrapped, True
+        # only the Ownable validator tells a personal-sign by v: for others it stays 27 or 28
+        return prefix, personal_digest(wrapped), False
     if known == "startale" and validator == STARTALE_K1_VALIDATOR:
         raise SigningInputError(
             "Startale accounts with the K1 validator are not supported",

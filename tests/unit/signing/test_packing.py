@@ -483,6 +483,20 @@ class TestOwnerEnable:
         with pytest.raises(SigningInputError, match="signed twice"):
             verify_owner_enable_signature("nexus", ACCOUNT, DIGEST, signature, OWNERS, threshold=2)
 
+    def test_a_kernel_with_another_validator_keeps_v_below_31(self) -> None:
+        """The SDK adds 4 only for the Ownable validator; what is signed is the same."""
+        other = "0x" + "77" * 20
+        plain = owner_enable_signature("kernel", ACCOUNT, DIGEST, KEYS, validator=other)
+        raised = owner_enable_signature("kernel", ACCOUNT, DIGEST, KEYS)
+        ends = [len(plain) - 65 * index - 1 for index in range(len(KEYS))]
+        assert [raised[end] - plain[end] for end in ends] == [4] * len(KEYS)
+        assert [byte for at, byte in enumerate(plain) if at not in ends] == [
+            byte for at, byte in enumerate(raised) if at not in ends
+        ]
+        assert verify_owner_enable_signature(
+            "kernel", ACCOUNT, DIGEST, plain, OWNERS, threshold=2, validator=other
+        ) == tuple(OWNERS)
+
     def test_kernel_binds_the_account(self) -> None:
         signature = owner_enable_signature("kernel", ACCOUNT, DIGEST, KEYS[:1])
         with pytest.raises(SigningInputError, match="no owner"):
