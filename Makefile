@@ -37,17 +37,16 @@ format: $(VENV)/dev.stamp ## format and mend what can be mended
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-conformance: $(VENV)/dev.stamp ## 500 random draws of each comparison with the real SDK (minutes)
-	CONFORMANCE_DRAWS=500 $(BIN)/pytest tests/conformance
+conformance: $(VENV)/dev.stamp ## N=1000 random draws (sessions, approvals, intents), each made by us and by the real SDK
+	@$(BIN)/python -m tests.conformance.run $(or $(N),1000) $(if $(SEED),--seed $(SEED))
 
 fuzz: $(VENV)/dev.stamp ## the property tests with 20 further seeds (minutes)
 	@for seed in $$(seq 1 20); do \
 		$(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$seed tests/unit || exit 1; \
 	done
 
-N ?= 1
 chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the pipeline, N=1 rounds of some 7 minutes
-	@$(BIN)/python -m tests.chaos.run $(N)
+	@$(BIN)/python -m tests.chaos.run $(or $(N),1)
 
 OPS ?= 10000
 budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 operations of 8 threads on a real Redis

@@ -1,12 +1,12 @@
-"""Seeded random sessions, accounts and intents, spelled once for the SDK and once for ours.
+"""Random sessions, accounts and intents, spelled once for the SDK and once for ours.
 
-A draw is fully named by ``(seed, label, number)``, so a failing one can be had again alone. Edge values are drawn
-often: zeros, ones, the largest value of a field and the widths where encodings change.
+Hypothesis makes the choices (how many, which kind, which edge), so that it can shrink a draw that shows a difference;
+bytes that mean nothing (addresses, calldata, keys, large numbers) come from a generator that one of its integers seeds.
+Edge values are drawn often: zeros, ones, the largest value of a field and the widths where encodings change.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -24,9 +24,6 @@ from worker.sessions.swap import FYND_ROUTERS, ZERO_EX_CHAINS
 from worker.signing.session_signature import ACCOUNT_KINDS
 from worker.signing.sign import address_of
 from worker.signing.structs import AccountKind
-
-DRAWS = int(os.environ.get("CONFORMANCE_DRAWS", "25"))
-SEED = os.environ.get("CONFORMANCE_SEED", "session-executor")
 
 MAX_UINT64 = 2**64 - 1
 MAX_UINT128 = 2**128 - 1
@@ -110,23 +107,38 @@ class HeldKeys:
 
 
 class Draw:
-    """One draw: a source of random values that depends on its name only."""
+    """A source of random values.
 
-    def __init__(self, label: str, number: int) -> None:
-        self.name = f"draw {number} of {label}, seed {SEED}"
-        self._random = random.Random(f"{SEED}/{label}/{number}")
+    Args:
+        choices: decides what has a meaning, such as a kind or a length.
+        noise: decides what has none, such as the bytes of an address.
+    """
+
+    def __init__(self, choices: random.Random, noise: random.Random) -> None:
+        self._choices = choices
+        self._noise = noise
+
+    @classmethod
+    def named(cls, name: str) -> Draw:
+        """The same values for the same name."""
+        source = random.Random(name)
+        return cls(source, source)
 
     def maybe(self, chance: float = 0.5) -> bool:
         """True with the given chance."""
-        return self._random.random() < chance
+        return self._choices.randrange(100) >= 100 - round(100 * chance)
 
     def among(self, *values: Any) -> Any:
-        """One of them."""
-        return self._random.choice(values)
+        """One of them; the first is the simplest."""
+        return values[self.count(0, len(values) - 1)]
 
     def count(self, low: int, high: int) -> int:
         """From ``low`` to ``high``, both included."""
-        return self._random.randint(low, high)
+        return low if low == high else self._choices.randint(low, high)
+
+    def sample(self, values: list[Any], low: int, high: int) -> list[Any]:
+        """``low`` to ``high`` of the values, each once, in any order."""
+        return self._noise.sample(values, min(self.count(low, high), len(values)))
 
     def some(self, low: int, high: int, make: Callable[[], Any]) -> list[Any]:
         """A list of ``low`` to ``high`` values."""
@@ -134,25 +146,26 @@ class Draw:
 
     def uint(self, largest: int, *, smallest: int = 0) -> str:
         """A decimal string, often near an edge."""
-        bits = self.count(1, largest.bit_length())
+        bits = self._noise.randint(1, largest.bit_length())
         value = self.among(
-            smallest, smallest + 1, largest, largest - 1, 1 << (bits - 1), self._random.getrandbits(bits)
+            smallest, smallest + 1, largest, largest - 1, 1 << (bits - 1), self._noise.getrandbits(bits)
         )
         return str(min(max(value, smallest), largest))
 
     def blob(self, size: int) -> str:
         """0x hex of ``size`` bytes; zero bytes are frequent, as in calldata, so that compression has work."""
-        value = bytes(self.among(0, 0, self._random.getrandbits(8)) for _ in range(size))
+        noise = self._noise
+        value = bytes(byte if noise.random() < 1 / 3 else 0 for byte in noise.randbytes(size))
         return "0x" + value.hex()
 
     def address(self) -> str:
         """Lower-case, or with its checksum."""
-        raw = "0x" + self._random.randbytes(20).hex()
-        return self.among(raw, to_checksum_address(raw))
+        raw = "0x" + self._noise.randbytes(20).hex()
+        return to_checksum_address(raw) if self._noise.random() < 0.5 else raw
 
     def keys(self, most: int = 3, *, role: str = "account owner", module: bool = False) -> KeySet:
         """1 to ``most`` keys of a role in an order that need not be sorted; roles share no key."""
-        labels = self._random.sample(range(1000), self.count(1, most))
+        labels = self._noise.sample(range(1000), self.count(1, most))
         keys = tuple(keccak(f"conformance {role} {label}".encode()) for label in labels)
         threshold = self.count(1, len(keys)) if self.maybe(0.7) else None
         return KeySet(keys, threshold, self.address() if module and self.maybe(0.2) else None)
@@ -251,7 +264,7 @@ class Draw:
         selectors = ["0xa9059cbb", "0x095ea7b3", *self.some(1, 2, lambda: self.blob(4))]
         pairs = [(target, selector) for target in targets for selector in selectors]
         unique = {(target.lower(), selector): target for target, selector in pairs}
-        chosen = self._random.sample(list(unique.items()), self.count(least, min(4, len(unique))))
+        chosen = self.sample(list(unique.items()), least, min(4, len(unique)))
         return [
             self._with_policies({"target": target, "selector": selector}, enableable=enableable)
             for (_, selector), target in chosen
@@ -359,57 +372,59 @@ class Draw:
             },
         )
 
-    def intent_op(self, account: str, chain: int, *, layer: str, funding: str) -> dict[str, Any]:
-        """An ``intentOp`` for the account with one element, funded as ``funding`` says."""
-        permit2 = funding == "PERMIT2"
+    def intent_op(self, account: str, target: int, elements: list[tuple[int, str, str]]) -> dict[str, Any]:
+        """An ``intentOp`` for the account.
+
+        Args:
+            account: who sponsors it.
+            target: the destination chain.
+            elements: (source chain, settlement layer, funding method) of each.
+        """
         return {
             "sponsor": account,
             "nonce": self.uint(MAX_UINT256),
             "targetExecutionNonce": self.uint(MAX_UINT256),
             "expires": self.uint(MAX_UINT64),
-            "elements": [
-                {
-                    "arbiter": self.address(),
-                    "chainId": str(chain),
-                    "idsAndAmounts": self.some(1, 3, self._id_and_amount) if permit2 else [],
-                    "spendTokens": [],
-                    "beforeFill": False,
-                    "mandate": {
-                        "recipient": self.address(),
-                        "tokenOut": self.some(0, 2, self._id_and_amount),
-                        "destinationChainId": str(chain),
-                        "fillDeadline": self.uint(MAX_UINT64),
-                        "destinationOps": {"vt": self.blob(32), "ops": self.calls()},
-                        "preClaimOps": {
-                            "vt": self.blob(32),
-                            "ops": [{"to": _PRECLAIM_TARGET, "value": "0", "data": "0x69123456"}],
-                        },
-                        "qualifier": {
-                            "settlementContext": {
-                                "settlementLayer": layer,
-                                "fundingMethod": funding,
-                                "using7579": True,
-                                "gasRefund": {
-                                    "token": self.address(),
-                                    "exchangeRate": self.uint(MAX_UINT256),
-                                    "overhead": self.uint(MAX_UINT256),
-                                },
-                            },
-                            "encodedVal": self.blob(self.among(0, 64)),
-                        },
-                        "minGas": self.uint(MAX_UINT128),
-                    },
-                }
-            ],
+            "elements": [self._element(target, chain, layer, funding) for chain, layer, funding in elements],
             "serverSignature": self.blob(32)[2:],
             "signedMetadata": {"tokenPrices": {"ETH": 3000.25}, "account": {"address": account}},
+            "laterField": [True, None, {"\u00e9": "\u2028", "x": 0.1}],
+        }
+
+    def _element(self, target: int, chain: int, layer: str, funding: str) -> dict[str, Any]:
+        return {
+            "arbiter": self.address(),
+            "chainId": str(chain),
+            "idsAndAmounts": self.some(1, 3, self._id_and_amount) if funding == "PERMIT2" else [],
+            "spendTokens": [],
+            "beforeFill": False,
+            "mandate": {
+                "recipient": self.address(),
+                "tokenOut": self.some(0, 2, self._id_and_amount),
+                "destinationChainId": str(target),
+                "fillDeadline": self.uint(MAX_UINT64),
+                "destinationOps": {"vt": self.blob(32), "ops": self.calls()},
+                "preClaimOps": {
+                    "vt": self.blob(32),
+                    "ops": [{"to": _PRECLAIM_TARGET, "value": "0", "data": "0x69123456"}],
+                },
+                "qualifier": {
+                    "settlementContext": {
+                        "settlementLayer": layer,
+                        "fundingMethod": funding,
+                        "using7579": True,
+                        "gasRefund": {
+                            "token": self.address(),
+                            "exchangeRate": self.uint(MAX_UINT256),
+                            "overhead": self.uint(MAX_UINT256),
+                        },
+                    },
+                    "encodedVal": self.blob(self.among(0, 64)),
+                },
+                "minGas": self.uint(MAX_UINT128),
+            },
         }
 
     def _id_and_amount(self) -> list[str]:
         # an id's low 160 bits are the token; the upper ones are a lock tag that must not matter
         return [self.uint(MAX_UINT256), self.uint(MAX_UINT256)]
-
-
-def draws(label: str) -> Iterator[Draw]:
-    """``CONFORMANCE_DRAWS`` draws of a label."""
-    return (Draw(label, number) for number in range(DRAWS))
