@@ -6,7 +6,9 @@ A worker that serves no queue of signing (``--queues``) touches no key store and
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import cache, wraps
 from importlib import import_module
@@ -14,6 +16,9 @@ from typing import Any, NoReturn, cast
 
 import structlog
 from celery import bootsteps, current_task
+from celery.app.backends import by_url
+from celery.backends.base import Backend
+from celery.exceptions import Ignore, Reject
 from celery.schedules import schedule
 from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown, worker_ready
 
@@ -21,23 +26,30 @@ from config.celery import SIGN_QUEUES, URGENT, WAKE_S, queue_of
 from config.health import SIGNER_PULSE, SIGNER_PULSE_S
 from config.logging import configure_logging
 from config.settings import SettingsError, get_settings
-from tasks.poison import PoisonBox, Signatures, guard_broker, signatures
-from worker.errors import ExecutorError
+from tasks.poison import REFUSED_REQUEST, PoisonBox, Signatures, guard_broker, signatures
+from worker.errors import ExecutorError, InputError
 from worker.execution.dispatch import celery_app, dispatcher
 from worker.execution.fire import Watcher, read_strategies
 from worker.execution.fire import wake as do_wake
 from worker.execution.prepare import prepare as do_prepare
+from worker.execution.request import submit_request
 from worker.execution.runtime import Runtime
 from worker.execution.sign import sign as do_sign
 from worker.execution.submit import submit as do_submit
 from worker.execution.watch import tick as do_tick
 from worker.ledger.connection import connect
+from worker.ledger.errors import LedgerUnavailableError
 from worker.ledger.health import check_redis, require_fit
+from worker.sessions.errors import SessionStoreUnavailableError
 
 log = structlog.get_logger(__name__)
 
 PULSE_EVERY_S = 5.0
 """How often a worker that only signs sends itself a message: a fraction of ``SIGNER_PULSE_S``."""
+#: How long a producer can ask for the result of ``tasks.enqueue``, seconds; the intent itself stays.
+RESULT_S = 3_600
+#: How long a request waits before it is tried again when a service is away, seconds.
+_AGAIN_S = 1.0
 
 
 def _exit(message: str, code: int) -> NoReturn:
@@ -106,6 +118,37 @@ def sign(intent_id: str) -> None:
 def submit(intent_id: str) -> None:
     """SIGNED → SUBMITTED."""
     do_submit(runtime(), intent_id)
+
+
+def _results() -> Backend:
+    """Where ``tasks.enqueue`` leaves its results. No other task has any, and nobody subscribes to one to send a message."""
+    kind, url = by_url(settings.redis_url.get_secret_value())
+    return kind(app=app, url=url, expires=RESULT_S)
+
+
+@app.task(name="tasks.enqueue", bind=True, ignore_result=False, backend=_results())
+def enqueue(self: Any, **request: Any) -> str:
+    """A request of any Celery producer (``docs/enqueue.md``) becomes a QUEUED intent; its result is the intent's id.
+
+    What cannot be one is set aside with the reason, which is the failed result, too. While Redis is not there the
+    message goes back into its queue.
+    """
+    try:
+        return submit_request(runtime(), request, source="api").record.intent_id
+    except (LedgerUnavailableError, SessionStoreUnavailableError) as error:
+        log.warning("request goes back into its queue", error=str(error))
+        time.sleep(_AGAIN_S)
+        raise Reject(str(error), requeue=True) from None
+    except ExecutorError as error:
+        why = str(error)
+    except Exception as error:  # ours: kept like a bad one, since nobody would send it again
+        log.exception("request not read", error=type(error).__name__)
+        why = f"internal error: {type(error).__name__}"
+    _poison_box().put(
+        REFUSED_REQUEST, self.request.delivery_info["routing_key"], json.dumps(request).encode(), why=why
+    )
+    self.backend.mark_as_failure(self.request.id, InputError(why), request=self.request)
+    raise Ignore
 
 
 @app.task(name="tasks.tick")

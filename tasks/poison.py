@@ -32,6 +32,8 @@ _KEPT_BYTES = 4_096
 _KEPT = 1_000
 BOX = "sx:poison"
 COUNTS = "sx:poison:counts"
+REFUSED_REQUEST = "refused-request"
+"""Kind of a request to ``tasks.enqueue`` that cannot be an intent; its ``why`` names the member."""
 
 Signatures = Mapping[str, inspect.Signature]
 
@@ -81,7 +83,9 @@ def _arguments_problem(body: object, encoding: object, signature: inspect.Signat
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         return "wrong-arguments"
     values = cast("list[Any]", args) + list(cast("dict[str, Any]", kwargs).values())
-    if not all(isinstance(value, str) for value in values):
+    # a request of others (``tasks.enqueue``) holds what its reader judges, with words; the stages take ids only
+    open_ended = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    if not open_ended and not all(isinstance(value, str) for value in values):
         return "wrong-arguments"
     try:
         signature.bind(*cast("list[Any]", args), **cast("dict[str, Any]", kwargs))
@@ -114,12 +118,13 @@ class PoisonBox:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
-    def put(self, kind: str, queue: str, raw: bytes) -> None:
-        """Keep the beginning of one, count it, and log that it was there. Never raises."""
-        log.error("poison message set aside", kind=kind, queue=queue, size=len(raw), kept_in=BOX)
+    def put(self, kind: str, queue: str, raw: bytes, *, why: str = "") -> None:
+        """Keep the beginning of one, count it, and log that it was there; ``why`` in words. Never raises."""
+        log.error("poison message set aside", kind=kind, queue=queue, size=len(raw), why=why, kept_in=BOX)
         entry = {
             "at_ms": time.time_ns() // 1_000_000,
             "kind": kind,
+            "why": why,
             "queue": queue,
             "size": len(raw),
             "beginning": raw[:_KEPT_BYTES].decode("utf-8", "backslashreplace"),
@@ -139,7 +144,7 @@ class PoisonBox:
         return {_text(kind): int(number) for kind, number in found.items()}
 
     def newest(self, limit: int = 50) -> list[dict[str, Any]]:
-        """The newest first, each with ``at_ms``, ``kind``, ``queue``, ``size``, ``beginning``."""
+        """The newest first, each with ``at_ms``, ``kind``, ``why``, ``queue``, ``size``, ``beginning``."""
         return [json.loads(row) for row in self._client.lrange(BOX, 0, limit - 1)]
 
 

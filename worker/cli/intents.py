@@ -6,37 +6,46 @@ import re
 import secrets
 import sys
 import time
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from eth_utils.address import to_checksum_address
 
-from worker.cli.context import find_session, options, parsed, runtime
+from worker.cli.context import find_session, options, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
-from worker.errors import InputError
+from worker.errors import ExecutorError, InputError, ServiceError
 from worker.intents.states import FINAL, State
 
 if TYPE_CHECKING:
+    from worker.cli.intent_file import Result
     from worker.execution.runtime import Runtime
     from worker.intents.model import IntentRecord
-    from worker.policies.base import Execution
 
 app = typer.Typer(help="Trades: queue them, see what became of them, cancel them.", no_args_is_help=True)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 IntentArgument = Annotated[str, typer.Argument(help="The intent's id.")]
-NATIVE = "0x" + "00" * 20
-_TRANSFER = bytes.fromhex("a9059cbb")
-_CALL = re.compile(r"(0x[0-9a-fA-F]{40}):([0-9]{1,78}):(0x(?:[0-9a-fA-F]{2})*)")
+#: What a request's members are called here.
+_OPTIONS = {
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in ("session", "to", "amount", "token", "not_after", "key")
+    },
+    "calls": "--call",
+    "idempotency_key": "--key",
+}
+_BATCH = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)
 _POLL_S = 0.2
-#: The year 9999: a later time is a typing error, milliseconds perhaps.
-_LAST_S = 253_402_300_799
-_MAX_DIGITS = 20
 
 
 @app.command()
 def submit(
-    session: Annotated[str, typer.Option(help="The session's id, or the first digits of it.")],
+    session: Annotated[
+        str | None, typer.Option(help="The session's id, or the first digits of it; with --file the default.")
+    ] = None,
     to: Annotated[str | None, typer.Option(help="Who receives: an address.")] = None,
     amount: Annotated[str | None, typer.Option(help='How much of which token, exact: "10 USDC".')] = None,
     token: Annotated[
@@ -62,34 +71,58 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; exit code 1 if it is not COMPLETED.")
     ] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="A .csv or .jsonl file of intents, one a line: docs/enqueue.md."),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="With --file: part of the keys of lines without one; by default its name."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="With --file: check every line, queue nothing.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Queue one intent for the workers. Repeat it with the same --key as often as you like: it executes once."""
+    """Queue one intent for the workers, or each line of a file. The same key executes once, however often it is repeated."""
     from worker.execution.enqueue import enqueue
-    from worker.intents.model import TradeIntent
+    from worker.execution.request import read_request
 
+    terms = {
+        name: value
+        for name, value in (
+            ("session", session),
+            ("not_after", not_after),
+            ("sponsored", False if unsponsored else None),
+            ("urgent", urgent or None),
+        )
+        if value is not None
+    }
+    single = {
+        "--to": to, "--amount": amount, "--token": token, "--call": call, "--key": key, "--note": note_text, "--wait": wait
+    }  # fmt: skip
+    if file is not None:
+        for option, given in single.items():
+            if given:
+                raise InputError("cannot go with --file", field=option, fix="write it in the file")
+        _submit_file(file, terms, batch=batch, only_check=check, as_json=as_json)
+        return
+    if batch is not None or check:
+        raise InputError("goes with --file", field="--check" if check else "--batch", fix="give a file")
+    if session is None:
+        raise InputError("is missing", field="--session", fix="give the session's id")
     services = runtime()
-    calls, receiver, what = _calls(services.settings.chain_id, to, amount, token, call or [])
-    until_s = 0 if not_after is None else _not_after(not_after)
-    found = find_session(services, session, field="--session")
-    if receiver == found.account:
-        raise InputError("is the paying account itself", field="--to", fix="give another receiver")
     # an empty key (an unset variable in a script, say) is refused below: a random one would undo the safety
     chosen = f"cli-{secrets.token_hex(8)}" if key is None else key
-    with options(session="--session", calls="--call", not_after="--not-after", idempotency_key="--key"):
-        enqueued = enqueue(
+    request = {**terms, "key": chosen, "to": to, "amount": amount, "token": token, "note": note_text}
+    with options(**_OPTIONS):
+        intent = read_request(
             services,
-            TradeIntent(
-                session_id=found.session_id,
-                idempotency_key=chosen,
-                calls=calls,
-                sponsored=not unsponsored,
-                not_after=until_s,
-                source="cli",
-                note=note_text or what,
-                urgent=urgent,
-            ),
+            {**request, "calls": call or None},
+            source="cli",
+            find=lambda name: find_session(services, name),
         )
+        enqueued = enqueue(services, intent)
     record = enqueued.record
     if not as_json:
         print_line(record.intent_id)
@@ -108,6 +141,58 @@ def submit(
         print_line(f"{record.state}{': ' + record.reason if record.reason else ''}")
     if wait and record.state is not State.COMPLETED:
         raise typer.Exit(1)
+
+
+def _submit_file(
+    path: Path, terms: Mapping[str, Any], *, batch: str | None, only_check: bool, as_json: bool
+) -> None:
+    """Each line with its result, and the sums. Exit code 2 if a line is bad; the good ones are queued nevertheless."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from worker.cli.intent_file import failed_at, read_file, submit_lines
+
+    lines = read_file(path)
+    name = path.stem if batch is None else batch
+    if not _BATCH.fullmatch(name):
+        raise InputError(
+            f"{name[:60]!r} is no name of a batch", field="--batch", fix="give 1 to 100 of A-Z a-z 0-9 . _ -"
+        )
+    results: list[Result] = []
+    failure: ExecutorError | None = None
+    # the bar is for a person who waits; it goes to standard error and vanishes
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("checking" if only_check else "queueing", total=len(lines))
+        try:
+            for result in submit_lines(runtime(), lines, batch=name, defaults=terms, only_check=only_check):
+                results.append(result)
+                progress.advance(bar)
+        except ServiceError as error:
+            failure = failed_at(error, len(results), len(lines))
+    sums = Counter(result.outcome for result in results)
+    if as_json:
+        print_json({"lines": [asdict(result) for result in results], "sums": dict(sums)})
+    else:
+        for result in results:
+            words = f"{result.field}: {result.reason}" if result.outcome == "bad" else result.intent_id
+            print_line(f"line {result.line} {result.outcome}: {words}")
+    note(
+        ", ".join(
+            f"{sums[outcome]} {words}"
+            for outcome, words in (
+                ("created", "queued"),
+                ("there", "there before"),
+                ("good", "good"),
+                ("bad", "bad"),
+            )
+            if sums[outcome] or outcome == "bad"
+        )
+    )
+    if failure is not None:
+        raise failure
+    if sums["bad"]:
+        raise typer.Exit(2)
 
 
 @app.command("list")
@@ -233,99 +318,6 @@ def _wait(services: Runtime, record: IntentRecord) -> IntentRecord:
         time.sleep(_POLL_S)
         record = services.ledger.get(record.intent_id)
     return record
-
-
-def _calls(
-    chain_id: int, to: str | None, amount: str | None, token: str | None, raw: list[str]
-) -> tuple[tuple[Execution, ...], str, str]:
-    """The calls that the options ask for, who receives ("" for raw calls), and words for them.
-
-    Raises:
-        InputError: names the option.
-    """
-    from worker.execution.tokens import token_table
-    from worker.intents.amount import Amount, parse_amount, parse_human
-    from worker.policies.base import Execution
-    from worker.policies.fields import parse_address
-
-    if raw:
-        if (to, amount, token) != (None, None, None):
-            raise InputError(
-                "cannot go with --to, --amount and --token", field="--call", fix="give one or the other"
-            )
-        return tuple(_raw_call(text, index) for index, text in enumerate(raw)), "", ""
-    for option, value in (("--to", to), ("--amount", amount)):
-        if not value:
-            raise InputError("is missing", field=option, fix='give --to and --amount "10 USDC", or --call')
-    assert to is not None
-    assert amount is not None
-    receiver = parsed("--to", parse_address, to)
-    tokens = token_table(chain_id)
-    if token is None:
-        with options(token="--amount"):  # noqa: S106 - a coin, no password
-            wanted = parse_human(amount, tokens, field="--amount")
-    else:
-        with options(token="--token"):  # noqa: S106
-            coin = tokens(token)
-        if " " in amount.strip():
-            raise InputError(
-                "names a token, as --token does",
-                field="--amount",
-                fix="give the number, or leave --token out",
-            )
-        wanted = Amount(parse_amount(amount, token=coin, field="--amount"), coin)
-    if receiver == NATIVE:
-        raise InputError("is the zero address", field="--to", fix="give the receiver")
-    if receiver == wanted.token.address:
-        raise InputError(
-            f"is the {wanted.token.symbol} contract itself, where money is lost",
-            field="--to",
-            fix="give the receiver",
-        )
-    words = f"transfer {wanted} to {receiver}"
-    if wanted.token.address == NATIVE:
-        return (Execution(receiver, wanted.value, b""),), receiver, words
-    data = _TRANSFER + bytes(12) + bytes.fromhex(receiver[2:]) + wanted.value.to_bytes(32)
-    return (Execution(wanted.token.address, 0, data),), receiver, words
-
-
-def _raw_call(text: str, index: int) -> Execution:
-    from worker.policies.base import Execution
-    from worker.policies.fields import parse_address
-
-    match = _CALL.fullmatch(text)
-    if match is None or int(match[2]) >= 2**256:
-        raise InputError(
-            f"number {index} is no call",
-            field="--call",
-            fix="write TO:WEI:DATA, such as 0x…40 digits:0:0xa9059cbb…",
-        )
-    return Execution(parsed("--call", parse_address, match[1]), int(match[2]), bytes.fromhex(match[3][2:]))
-
-
-def _not_after(text: str) -> int:
-    """Unix seconds. Raises InputError."""
-    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
-        seconds = int(text)
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            raise InputError(
-                f"{text[:60]!r} is no time with a zone",
-                field="--not-after",
-                fix="write 2026-01-31T12:00:00Z, or unix seconds",
-            )
-        seconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
-    if not 0 < seconds <= _LAST_S:
-        raise InputError(
-            f"{text[:60]!r} is not between 1970 and the year 9999",
-            field="--not-after",
-            fix="write 2026-01-31T12:00:00Z, or unix seconds (not milliseconds)",
-        )
-    return seconds
 
 
 def _summary(record: IntentRecord) -> dict[str, Any]:

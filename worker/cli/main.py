@@ -22,6 +22,7 @@ from worker.cli import (
     keys,
     ledger,
     pauses,
+    poison,
     session_checks,
     sessions,
     strategies,
@@ -46,6 +47,7 @@ app.add_typer(ledger.app, name="ledger")
 pauses.add_to(app)
 console.add_to(app)
 app.command("doctor")(doctor.doctor)
+app.command("poison")(poison.poison)
 app.command("devnet")(devnet.devnet)
 
 

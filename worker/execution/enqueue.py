@@ -8,6 +8,7 @@ from worker.execution.errors import IntentInputError
 from worker.execution.runtime import Runtime
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
+from worker.ledger.keys import require_idempotency_key
 from worker.ledger.port import Enqueued
 from worker.sessions.importing import RegisteredSession
 
@@ -17,18 +18,34 @@ DEADLINE_MIN_S, DEADLINE_MAX_S = 120, 86_400
 """How far ahead a custom deadline may lie (orchestrator.md 3)."""
 
 
-def enqueue(runtime: Runtime, intent: TradeIntent) -> Enqueued:
+def enqueue(runtime: Runtime, intent: TradeIntent, *, checked: bool = False) -> Enqueued:
     """Store an intent under its session and idempotency key, and send its first message.
 
     May be repeated: the same key and payload give the record that is there. Policies are judged by the worker, so
-    that a refusal is a record too.
+    that a refusal is a record too. ``checked``: the caller has just called ``check``.
 
     Raises:
         IntentInputError, TradeInputError: the intent cannot be executed as it is.
         SessionUnusableError: a source chain's session can sign no claim.
         SessionNotFoundError, IdempotencyConflictError, LedgerUnavailableError, SessionStoreUnavailableError
     """
-    session = runtime.sessions.get(intent.session_id)
+    if not checked:
+        check(runtime, intent)
+    now_ms = runtime.now_ms()
+    enqueued = runtime.ledger.enqueue(intent, now_ms=now_ms, due_ms=now_ms + runtime.settings.stuck_after_ms)
+    if enqueued.record.state is State.QUEUED:
+        send(runtime, "prepare", enqueued.record.intent)
+    return enqueued
+
+
+def check(runtime: Runtime, intent: TradeIntent, session: RegisteredSession | None = None) -> None:
+    """Refuse what could not be enqueued; nothing is stored. ``session``: the intent's, if it is at hand.
+
+    Raises:
+        As ``enqueue``, but for conflicts and the ledger.
+    """
+    require_idempotency_key(intent.idempotency_key)
+    session = session or runtime.sessions.get(intent.session_id)
     _check(intent, runtime.now_s)
     _check_chain(runtime, session)
     if intent.trade is not None:
@@ -36,11 +53,6 @@ def enqueue(runtime: Runtime, intent: TradeIntent) -> Enqueued:
         for source in sources:
             _check_chain(runtime, source)
         check_legs(session, sources, intent.trade)
-    now_ms = runtime.now_ms()
-    enqueued = runtime.ledger.enqueue(intent, now_ms=now_ms, due_ms=now_ms + runtime.settings.stuck_after_ms)
-    if enqueued.record.state is State.QUEUED:
-        send(runtime, "prepare", enqueued.record.intent)
-    return enqueued
 
 
 def _check_chain(runtime: Runtime, session: RegisteredSession) -> None:

@@ -37,6 +37,7 @@ PAUSES = "sx:pauses"
 LEDGER = "sx:ledger"
 STRATEGIES = "sx:strategies"
 
+_MAX_IDEMPOTENCY_KEY = 200
 _SESSION = re.compile(r"ses_[0-9a-f]{16}")
 _INTENT = re.compile(r"int_([0-9a-f]{16})_[0-9a-f]{24}")
 
@@ -62,6 +63,16 @@ def digits_of_intent(intent_id: str) -> str:
             fix="ids look like int_<16 hex>_<24 hex>; see `session-executor intents list`",
         )
     return match[1]
+
+
+def require_idempotency_key(key: str) -> None:
+    """Refuse a caller's key that cannot name an execution. Raises LedgerInputError."""
+    if not 1 <= len(key) <= _MAX_IDEMPOTENCY_KEY or not key.isprintable():
+        raise LedgerInputError(
+            f"has {len(key)} characters or some that cannot be printed",
+            field="idempotency_key",
+            fix=f"use 1 to {_MAX_IDEMPOTENCY_KEY} printable characters",
+        )
 
 
 def intent(intent_id: str) -> str:

@@ -23,7 +23,6 @@ from worker.ledger.errors import (
     IllegalTransitionError,
     IntentNotFoundError,
     LedgerInconsistentError,
-    LedgerInputError,
     LimitExceededError,
 )
 from worker.ledger.marks import Marks
@@ -39,7 +38,6 @@ _PAGE = 100
 _SLOTS_KEPT = 10_080
 #: What an operator needs to see is never longer than this, and an orchestrator's error page may be.
 _MAX_WHY = 2_000
-_MAX_IDEMPOTENCY_KEY = 200
 
 AWAITING_APPROVAL = "AWAITING_APPROVAL"
 """Attention code of an intent that is above a guardrail's threshold and waits for an operator."""
@@ -85,12 +83,7 @@ class RedisLedger:
         """
         digits = keys.digits_of_session(intent.session_id)
         key = intent.idempotency_key
-        if not 1 <= len(key) <= _MAX_IDEMPOTENCY_KEY or not key.isprintable():
-            raise LedgerInputError(
-                f"has {len(key)} characters or some that cannot be printed",
-                field="idempotency_key",
-                fix=f"use 1 to {_MAX_IDEMPOTENCY_KEY} printable characters",
-            )
+        keys.require_idempotency_key(key)
         intent_id = intent.intent_id
         # The set of sessions lies in another slot, so it cannot be in the script. It goes first: a session without
         # records is harmless, a record in a session that nobody looks at is not.

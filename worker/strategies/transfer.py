@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.intents.amount import Amount, TokenInfo, format_amount
-from worker.policies.base import Execution
+from worker.intents.amount import Amount, format_amount
+from worker.intents.transfers import transfer_call
 from worker.strategies.errors import StrategyError
-from worker.strategies.fields import NATIVE_TOKEN, Fields
+from worker.strategies.fields import Fields
 from worker.strategies.port import Act, Decision, Moment, Wait
 from worker.strategies.trades import balance_of
-
-#: ``transfer(address,uint256)`` of ERC-20.
-_TRANSFER = bytes.fromhex("a9059cbb")
-
-
-def transfer_call(token: TokenInfo, to: str, value: int) -> Execution:
-    """One transfer of ``value`` base units; the zero address as token is the chain's own currency."""
-    if token.address == NATIVE_TOKEN:
-        return Execution(to, value, b"")
-    words = bytes(12) + bytes.fromhex(to[2:]) + value.to_bytes(32)
-    return Execution(token.address, 0, _TRANSFER + words)
 
 
 @dataclass(frozen=True, slots=True)

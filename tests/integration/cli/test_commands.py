@@ -238,7 +238,7 @@ class TestIntents:
             (["--to", USDC], "--to", "is the USDC contract itself"),
             (["--to", "0x" + "00" * 20], "--to", "is the zero address"),
             (["--to", ACCOUNT], "--to", "is the paying account itself"),
-            (["--token", "USDC"], "--amount", "names a token, as --token does"),
+            (["--token", "USDC"], "--amount", "names a token, as token does"),
             (["--token", "USDX"], "--token", "is not known"),
         ],
     )

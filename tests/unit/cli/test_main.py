@@ -64,7 +64,7 @@ class TestUsage:
             (["nope"], "No such command 'nope'"),
             (["intent", "list"], "Did you mean 'intents'"),
             (["keys", "nope"], "No such command 'nope'"),
-            (["intents", "submit"], "Missing option '--session'"),
+            (["intents", "submit"], "--session: is missing"),
             (["intents", "submit", "--session"], "--session"),
             (["intents", "show"], "Missing argument 'intent'"),
             (["intents", "list", "--limit", "x"], "'--limit'"),

@@ -19,7 +19,11 @@ def tick() -> None:
     """Stands for a task without arguments."""
 
 
-KNOWN = signatures({"tasks.prepare": prepare, "tasks.tick": tick})
+def enqueue(**request: Any) -> None:
+    """Stands for the task that others send requests to."""
+
+
+KNOWN = signatures({"tasks.prepare": prepare, "tasks.tick": tick, "tasks.enqueue": enqueue})
 
 
 def message(content: Any = None, **changes: Any) -> dict[str, Any]:
@@ -48,6 +52,10 @@ def test_ours_are_let_through() -> None:
     assert of(message()) == ""
     assert of(message([[], {"intent_id": "int_1"}, {}])) == ""
     assert of(message([[], {}, {}], headers={"id": "1", "task": "tasks.tick"})) == ""
+    asked = {"session": "ses_1", "calls": [{"to": "0x12"}], "urgent": True}
+    assert of(message([[], asked, {}], headers={"id": "1", "task": "tasks.enqueue"})) == ""
+    assert of(message([["ses_1"], {}, {}], headers={"id": "1", "task": "tasks.enqueue"})) == "wrong-arguments"
+    assert of(message([[], asked, {}])) == "wrong-arguments"
 
 
 @pytest.mark.parametrize(
