@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0, help="orchestrator port; 0 takes a free one")
     parser.add_argument("--rpc-port", type=int, default=0, help="chain port; 0 takes a free one")
     parser.add_argument("--fork-url", default=None, help="fork this chain")
+    parser.add_argument("--also", type=int, action="append", default=[], help="id of a further chain")
     parser.add_argument("--preconfirm-ms", type=int, default=Delays().preconfirm_ms)
     parser.add_argument("--fill-ms", type=int, default=Delays().fill_ms)
     parser.add_argument("--complete-ms", type=int, default=Delays().complete_ms)
@@ -46,6 +47,7 @@ def main() -> int:
             port=args.port,
             rpc_port=args.rpc_port,
             fork_url=args.fork_url,
+            also=args.also,
             api_key=api_key,
             delays=Delays(args.preconfirm_ms, args.fill_ms, args.complete_ms, args.quote_life_s),
             on_ready=on_ready,

@@ -44,6 +44,12 @@ def invalid(path: str, what: str) -> ApiError:
     return ApiError(400, f"{path}: {what}", {"path": path})
 
 
+def insufficient(token: str, required: int, available: int) -> ApiError:
+    """The 400 for an account that has too little of a token; base units."""
+    context = {"token": token, "required": str(required), "available": str(available)}
+    return ApiError(400, "Insufficient balance", context)
+
+
 class SimulationFailedError(ApiError):
     """``Bundle simulation failed``, with the reason where clients look for it."""
 

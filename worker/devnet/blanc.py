@@ -15,8 +15,9 @@ from eth_utils.address import to_checksum_address
 
 from worker.devnet.api_error import ApiError, as_list, as_object, invalid
 from worker.devnet.chain import INTENT_EXECUTOR
-from worker.devnet.quotes import TOKENS, Alteration, StoredQuote, set_pointer
+from worker.devnet.quotes import Alteration, StoredQuote, set_pointer
 from worker.devnet.verify import SINGLE_CHAIN_OPS_TYPES
+from worker.sessions.chains import known_chains
 
 MODES = (
     "EMISSARY",
@@ -229,7 +230,9 @@ def _typed_data(op: Mapping[str, Any], element: Mapping[str, Any], nonce: object
 
 def _token(chain: int, token: int, amount: object) -> dict[str, Any]:
     address = f"0x{token:040x}"
-    symbol, decimals = TOKENS.get(address, ("?", 18))
+    known = known_chains().get(chain)
+    listed = known.token_at(address) if known is not None else None
+    symbol, decimals = ("?", 18) if listed is None else (listed.symbol, listed.decimals)
     return {
         "chainId": f"eip155:{chain}",
         "tokenAddress": to_checksum_address(address),

@@ -22,12 +22,14 @@ from eth_abi.abi import encode
 
 from worker.devnet.anvil import CHAIN_ID
 from worker.devnet.chain import (
+    ARBITER,
+    CLAIMED,
     INTENT_EXECUTED,
     INTENT_EXECUTOR,
-    USDC,
     Call,
     read_execute_call,
     selector,
+    usdc_of,
 )
 from worker.devnet.errors import DevnetError
 from worker.devnet.rpc import JsonRpc
@@ -68,6 +70,7 @@ class Devnet:
         orchestrator_url: base URL of the alps API.
         api_key: what the orchestrator wants as ``x-api-key``.
         chain_id: the chain's id.
+        rpc_urls: the endpoint of every chain, by chain id; more than one if it was started with ``also``.
         pid: process id of the orchestrator.
         anvil_pid: process id of the chain.
         log_path: what the two print.
@@ -84,9 +87,12 @@ class Devnet:
         self.chain_id = CHAIN_ID
         self.pid = int(facts["pid"])
         self.anvil_pid = int(facts["anvil_pid"])
-        self._first_block = int(facts["first_block"])
+        chains: list[Mapping[str, Any]] = [facts, *facts["also"]]
+        self.rpc_urls = {int(chain["chain_id"]): str(chain["rpc_url"]) for chain in chains}
+        self._first_blocks = {int(chain["chain_id"]): int(chain["first_block"]) for chain in chains}
         self.log_path = log_path
-        self.rpc = JsonRpc(self.rpc_url)
+        self._rpcs = {chain_id: JsonRpc(url) for chain_id, url in self.rpc_urls.items()}
+        self.rpc = self._rpcs[CHAIN_ID]
         self._http = httpx.Client(base_url=self.orchestrator_url, timeout=REQUEST_TIMEOUT_S, trust_env=False)
 
     def __repr__(self) -> str:
@@ -104,7 +110,7 @@ class Devnet:
         usdc: int | None = None,
         eth: int | None = None,
     ) -> None:
-        """Put a smart account on the chain.
+        """Put a smart account on the chain, and on every other that there is; its balances are on the first.
 
         Args:
             address: where.
@@ -129,18 +135,25 @@ class Devnet:
             body["eth"] = str(eth)
         self._control("POST", "/devnet/accounts", body)
 
-    def usdc_balance(self, address: str) -> int:
+    def usdc_balance(self, address: str, *, chain_id: int = CHAIN_ID) -> int:
         """USDC of an address in base units, read from the chain."""
         data = selector("balanceOf(address)") + encode(["address"], [address])
-        return self.rpc.quantity("eth_call", {"to": USDC, "data": "0x" + data.hex()}, "latest")
+        call = {"to": usdc_of(chain_id), "data": "0x" + data.hex()}
+        return self._rpcs[chain_id].quantity("eth_call", call, "latest")
+
+    def rpc_of(self, chain_id: int) -> JsonRpc:
+        """The chain with this id."""
+        return self._rpcs[chain_id]
 
     def eth_balance(self, address: str) -> int:
         """Native balance of an address in wei."""
         return self.rpc.quantity("eth_getBalance", address, "latest")
 
-    def fund(self, address: str, *, usdc: int | None = None, eth: int | None = None) -> None:
-        """Set balances of any address to exactly so much: USDC base units (6 decimals), wei."""
-        body: dict[str, Any] = {"address": address}
+    def fund(
+        self, address: str, *, usdc: int | None = None, eth: int | None = None, chain_id: int = CHAIN_ID
+    ) -> None:
+        """Set balances of any address on a chain to exactly so much: USDC base units (6 decimals), wei."""
+        body: dict[str, Any] = {"address": address, "chainId": chain_id}
         if usdc is not None:
             body["usdc"] = str(usdc)
         if eth is not None:
@@ -189,7 +202,7 @@ class Devnet:
 
     # --- looking
 
-    def executions(self, account: str = "") -> list[Execution]:
+    def executions(self, account: str = "", *, chain_id: int = CHAIN_ID) -> list[Execution]:
         """Every execution that the chain has since the start or the last reset, oldest first.
 
         Read from the executor's events and their transactions, not from what the orchestrator remembers: what proves
@@ -197,20 +210,28 @@ class Devnet:
 
         Args:
             account: only of this account.
+            chain_id: on which chain.
         """
-        topics: list[Any] = ["0x" + INTENT_EXECUTED.hex()]
+        return [
+            self._execution(entry, chain_id)
+            for entry in self._logs(INTENT_EXECUTOR, INTENT_EXECUTED, account, chain_id)
+        ]
+
+    def claims(self, account: str = "", *, chain_id: int = CHAIN_ID) -> list[str]:
+        """Intent ids for which tokens were claimed on a chain, oldest first, read from the arbiter's events."""
+        return [str(int(entry["topics"][2], 16)) for entry in self._logs(ARBITER, CLAIMED, account, chain_id)]
+
+    def _logs(self, contract: str, event: bytes, account: str, chain_id: int) -> list[dict[str, Any]]:
+        topics: list[Any] = ["0x" + event.hex()]
         if account:
             topics.append("0x" + "00" * 12 + account[2:].lower())
-        entries = self.rpc.call(
-            "eth_getLogs",
-            {
-                "address": INTENT_EXECUTOR,
-                "fromBlock": hex(self._first_block),
-                "toBlock": "latest",
-                "topics": topics,
-            },
-        )
-        return [self._execution(entry) for entry in entries]
+        query = {
+            "address": contract,
+            "fromBlock": hex(self._first_blocks[chain_id]),
+            "toBlock": "latest",
+            "topics": topics,
+        }
+        return list(self._rpcs[chain_id].call("eth_getLogs", query))
 
     def executed(self, to: str, data: bytes, *, account: str = "") -> int:
         """How often the chain executed exactly this call."""
@@ -220,8 +241,8 @@ class Devnet:
             for call in execution.calls
         )
 
-    def _execution(self, entry: Mapping[str, Any]) -> Execution:
-        transaction = self.rpc.call("eth_getTransactionByHash", entry["transactionHash"])
+    def _execution(self, entry: Mapping[str, Any], chain_id: int) -> Execution:
+        transaction = self._rpcs[chain_id].call("eth_getTransactionByHash", entry["transactionHash"])
         account, nonce, set_config, calls = read_execute_call(bytes.fromhex(transaction["input"][2:]))
         return Execution(
             str(nonce),
@@ -259,7 +280,8 @@ class Devnet:
 
     def stop(self) -> None:
         """Stop both processes. Does nothing when they are stopped."""
-        self.rpc.close()
+        for rpc in self._rpcs.values():
+            rpc.close()
         self._http.close()
         _end(self._process)
         if not self._keep_log:
@@ -294,6 +316,7 @@ def start_devnet(
     api_key: str | None = None,
     log_path: Path | None = None,
     delays: Mapping[str, int] | None = None,
+    also: Sequence[int] = (),
 ) -> Devnet:
     """Start a devnet: anvil with chain id 8453, the contracts, and the orchestrator.
 
@@ -307,14 +330,20 @@ def start_devnet(
         api_key: the orchestrator's key; by default a random one.
         log_path: where they log; by default a temporary file that ``stop`` removes.
         delays: first values of ``preconfirm_ms``, ``fill_ms``, ``complete_ms``, ``quote_life_s``.
+        also: ids of further chains, each with an anvil of its own on a free port, for trades over several chains.
 
     Raises:
         DevnetError: it does not start; says why.
     """
+    if fork_url is not None and also:
+        raise DevnetError("forks one chain only", field="fork_url", fix="leave out the further chains")
+    for chain_id in also:
+        usdc_of(chain_id)
     command = [sys.executable, "-m", "worker.devnet", "--stop-on-stdin-eof"]
     command += ["--port", str(port), "--rpc-port", str(rpc_port)]
     if fork_url is not None:
         command += ["--fork-url", fork_url]
+    command += [part for chain_id in also for part in ("--also", str(chain_id))]
     for name, value in (delays or {}).items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     python_path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
@@ -348,19 +377,24 @@ def start_devnet(
         raise
 
 
-def run_forever(port: int = 0, rpc_port: int = 0, fork_url: str | None = None) -> int:
+def run_forever(
+    port: int = 0, rpc_port: int = 0, fork_url: str | None = None, also: Sequence[int] = ()
+) -> int:
     """Start a devnet, print the environment that points a worker at it, and wait until it is interrupted.
 
     Returns:
         0 after an interrupt, else the devnet's exit code.
     """
-    with start_devnet(port, rpc_port, fork_url) as devnet:
-        lines = (
+    with start_devnet(port, rpc_port, fork_url, also=also) as devnet:
+        lines = [
             f"SESSION_EXECUTOR_RPC_URL={devnet.rpc_url}",
             f"SESSION_EXECUTOR_CHAIN_ID={devnet.chain_id}",
             f"SESSION_EXECUTOR_ORCHESTRATOR_URL={devnet.orchestrator_url}",
             f"SESSION_EXECUTOR_ORCHESTRATOR_API_KEY={devnet.api_key}",
-        )
+        ]
+        further = {str(chain_id): url for chain_id, url in devnet.rpc_urls.items() if chain_id in also}
+        if further:
+            lines.append(f"SESSION_EXECUTOR_SOURCE_RPC_URLS={json.dumps(further)}")
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
         try:

@@ -10,14 +10,13 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eth_abi.abi import decode
 from eth_utils.address import to_checksum_address
 
-from worker.devnet import blanc, exact_json, verify
+from worker.devnet import blanc, claims, cross_chain, exact_json, verify
 from worker.devnet.api_error import (
     ApiError,
     SimulationFailedError,
@@ -31,22 +30,22 @@ from worker.devnet.api_error import (
     simulation_failed,
 )
 from worker.devnet.chain import (
-    CONFIG_SET,
     INTENT_EXECUTOR,
     KINDS,
-    SESSION,
-    USDC,
     ZERO_ADDRESS,
     Call,
     Chain,
+    claim_call,
     execute_call,
+    fill_call,
     revert_reason,
     set_config_call,
 )
+from worker.devnet.chain_sessions import ChainSessions
+from worker.devnet.claims import Permit2Claim
 from worker.devnet.errors import DevnetError, RpcError
 from worker.devnet.quotes import (
     SIG_MODE_EMISSARY_EXECUTION_ERC1271,
-    TOKENS,
     Alteration,
     QuoteBook,
     StoredQuote,
@@ -104,9 +103,9 @@ class _Account:
     kind: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Authorization:
-    """How an intent may execute: by a session (with what enabling) or by the owners.
+    """How calls may execute on a chain: by a session (with what enabling), or by the owners.
 
     ``table_key`` is None when no action policies are consulted.
     """
@@ -114,15 +113,40 @@ class _Authorization:
     table_key: bytes | None
     enable: EmissarySignature | None = None
 
+    def set_config(self, account: str) -> bytes:
+        """Calldata that enables the session, or nothing."""
+        return (
+            b"" if self.enable is None else set_config_call(account, self.enable.config, self.enable.enable)
+        )
+
+
+@dataclass(slots=True)
+class _SourceClaim:
+    """Tokens to be claimed on a source chain, after the account's own calls there."""
+
+    message: Permit2Claim
+    signature: bytes
+    authorization: _Authorization
+    tx_hash: str = ""
+    claimed_s: int = 0
+
+    @property
+    def calls(self) -> list[Call]:
+        return [Call(*call) for call in self.message.origin_ops[1]]
+
 
 @dataclass(slots=True)
 class _Intent:
     nonce: str
     account: str
+    chain_id: int
     expires_s: int
     pre_claim: list[Call]
     calls: list[Call]
     authorization: _Authorization
+    recipient: str = ""
+    deliveries: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    claims: list[_SourceClaim] = field(default_factory=list[_SourceClaim])
     status: str = "PENDING"
     fate: str = ""
     hidden_until: float = 0.0
@@ -134,15 +158,16 @@ class _Intent:
 
 
 class DevOrchestrator:
-    """An orchestrator for one chain, in alps terms; ``blanc_*`` say the same in blanc's.
+    """An orchestrator for one chain or several, in alps terms; ``blanc_*`` say the same in blanc's.
 
     Args:
-        chain: the chain, with the devnet's contracts in place.
+        chains: the chains, with the devnet's contracts in place; the first is the one that is meant when none is named.
         delays: the initial delays; ``reset`` comes back to them.
     """
 
-    def __init__(self, chain: Chain, delays: Delays | None = None) -> None:
-        self._chain = chain
+    def __init__(self, chains: Sequence[Chain], delays: Delays | None = None) -> None:
+        self._chains = {chain.chain_id: chain for chain in chains}
+        self._home = chains[0]
         self._initial = delays or Delays()
         self.delays = Delays(**_fields(self._initial))
         self._lock = threading.RLock()
@@ -151,14 +176,17 @@ class DevOrchestrator:
         self._due: list[tuple[float, int, _Intent, str, int]] = []
         self._stopped = False
         self._start_over()
-        self._base_state = chain.rpc.call("evm_snapshot")
+        self._base_states = {chain.chain_id: chain.rpc.call("evm_snapshot") for chain in chains}
         self._thread = threading.Thread(target=self._run, name="devnet-filler", daemon=True)
         self._thread.start()
 
     # --- accounts
 
     def register_account(self, body: object) -> dict[str, Any]:
-        """Put a ``DevAccount`` at an address: ``{address, kind, owners, threshold?, usdc?, eth?}`` (base units)."""
+        """Put a ``DevAccount`` at an address: ``{address, kind, owners, threshold?, usdc?, eth?}`` (base units).
+
+        The account is put on every chain, its balances on the first.
+        """
         request = as_object(body, "body")
         address = as_address(request.get("address"), "address")
         kind = request.get("kind", "nexus")
@@ -173,8 +201,9 @@ class DevOrchestrator:
         usdc = None if request.get("usdc") is None else as_amount(request["usdc"], "usdc")
         eth = None if request.get("eth") is None else as_amount(request["eth"], "eth")
         with self._lock:
-            self._chain.put_account(address, str(kind), owners, threshold)
-            self._set_balances(address, usdc, eth)
+            for chain in self._chains.values():
+                chain.put_account(address, str(kind), owners, threshold)
+            self._set_balances(self._home, address, usdc, eth)
             self._accounts[address] = _Account(address, str(kind))
         return {
             "address": to_checksum_address(address),
@@ -189,7 +218,7 @@ class DevOrchestrator:
         self, body: object, alter: Alteration | None = None, *, from_blanc: bool = False
     ) -> dict[str, Any]:
         """``POST /intents/route``. ``alter`` is done to the quote before the server seals it."""
-        request = read_request(body, self._chain.chain_id, blanc=from_blanc)
+        request = read_request(body, self._chains, blanc=from_blanc)
         with self._lock:
             if request.account not in self._accounts:
                 raise invalid("account.address", "is not registered: POST /devnet/accounts")
@@ -270,55 +299,61 @@ class DevOrchestrator:
             intent = self._intents.get(intent_id)
             if intent is None or time.monotonic() < intent.hidden_until:
                 raise ApiError(404, "Order bundle not found", {"id": intent_id})
-            claim: dict[str, Any] = {"chainId": self._chain.chain_id, "status": _claim_status(intent.status)}
+            filled = intent.tx_hash if intent.status in ("FILLED", "COMPLETED") else ""
             body: dict[str, Any] = {
                 "status": intent.status,
-                "claims": [claim],
-                "destinationChainId": self._chain.chain_id,
+                "claims": _claims(intent, filled),
+                "destinationChainId": intent.chain_id,
                 "userAddress": to_checksum_address(intent.account),
                 # a field that clients do not know
                 "devnetReason": intent.reason,
             }
-            if intent.tx_hash and intent.status in ("FILLED", "COMPLETED"):
-                claim |= {"claimTimestamp": intent.fill_s, "claimTransactionHash": intent.tx_hash}
-                body |= {"fillTimestamp": intent.fill_s, "fillTransactionHash": intent.tx_hash}
+            if filled:
+                body |= {"fillTimestamp": intent.fill_s, "fillTransactionHash": filled}
             return body
 
     def chains(self) -> dict[str, Any]:
         """``GET /chains``."""
-        tokens = [
-            {"symbol": symbol, "address": to_checksum_address(address), "decimals": decimals}
-            for address, (symbol, decimals) in TOKENS.items()
-        ]
-        by_symbol = {token["symbol"]: token for token in tokens}
-        return {
-            str(self._chain.chain_id): {
-                "name": "Base",
+        found: dict[str, Any] = {}
+        for chain_id, chain in self._chains.items():
+            tokens = [
+                {"symbol": symbol, "address": to_checksum_address(address), "decimals": decimals}
+                for address, (symbol, decimals) in chain.tokens.items()
+            ]
+            by_symbol = {token["symbol"]: token for token in tokens}
+            found[str(chain_id)] = {
+                "name": chain.name,
                 "testnet": False,
                 "supportedTokens": tokens,
                 "nativeToken": by_symbol["ETH"],
                 "wrappedNativeToken": by_symbol["WETH"],
             }
-        }
+        return found
 
     def portfolio(self, address: str) -> dict[str, Any]:
         """``GET /accounts/{address}/portfolio``."""
         owner = as_address(address, "address")
         rows: list[dict[str, Any]] = []
-        for token in (USDC, ZERO_ADDRESS):
-            symbol, decimals = TOKENS[token]
-            balance = {"locked": "0", "unlocked": str(self._chain.balance(token, owner))}
-            on_chain = {
-                "chainId": self._chain.chain_id,
-                "tokenAddress": to_checksum_address(token),
-                "balance": balance,
-            }
+        for symbol, decimals in (("USDC", 6), ("ETH", 18)):
+            held = [
+                (chain.chain_id, token, chain.balance(token, owner))
+                for chain in self._chains.values()
+                for token, (name, _) in chain.tokens.items()
+                if name == symbol
+            ]
             rows.append(
                 {
                     "tokenName": symbol,
                     "tokenDecimals": decimals,
-                    "balance": balance,
-                    "tokenChainBalance": [on_chain],
+                    "balance": {"locked": "0", "unlocked": str(sum(amount for _, _, amount in held))},
+                    "tokenChainBalance": [
+                        {
+                            "chainId": chain_id,
+                            "tokenAddress": to_checksum_address(token),
+                            "balance": {"locked": "0", "unlocked": str(amount)},
+                        }
+                        for chain_id, token, amount in held
+                    ],
                 }
             )
         return {"portfolio": rows}
@@ -326,13 +361,16 @@ class DevOrchestrator:
     # --- control
 
     def fund(self, body: object) -> dict[str, Any]:
-        """Set balances to exactly so much: ``{address, usdc?, eth?}``, decimal strings in base units."""
+        """Set balances to exactly so much: ``{address, usdc?, eth?, chainId?}``, decimal strings in base units."""
         request = as_object(body, "body")
         address = as_address(request.get("address"), "address")
         usdc = None if request.get("usdc") is None else as_amount(request["usdc"], "usdc")
         eth = None if request.get("eth") is None else as_amount(request["eth"], "eth")
+        chain = self._chains.get(as_number(request.get("chainId", self._home.chain_id), "chainId"))
+        if chain is None:
+            raise invalid("chainId", f"is none of {', '.join(map(str, self._chains))}")
         with self._lock:
-            self._set_balances(address, usdc, eth)
+            self._set_balances(chain, address, usdc, eth)
         return {}
 
     def set_delays(self, body: object) -> dict[str, int]:
@@ -370,9 +408,9 @@ class DevOrchestrator:
                     for intent in self._intents.values()
                 ],
                 "counters": [
-                    {"account": account, "permissionId": "0x" + permission.hex(), **row}
-                    for (account, permission), table in self._tables.items()
-                    for row in table.counters()
+                    {"chainId": chain_id, **row}
+                    for chain_id, sessions in self._sessions.items()
+                    for row in sessions.counters()
                 ],
             }
 
@@ -382,16 +420,17 @@ class DevOrchestrator:
             self._quotes.clear()
 
     def reset(self) -> None:
-        """Back to the start: the chain as it was, no accounts, quotes, intents or counters, first delays."""
+        """Back to the start: the chains as they were, no accounts, quotes, intents or counters, first delays."""
         with self._lock:
             self._start_over()
             self.delays = Delays(**_fields(self._initial))
-            self._chain.rpc.call("evm_revert", self._base_state)
-            self._base_state = self._chain.rpc.call("evm_snapshot")
-            # reverting puts anvil's clock back to the snapshot's time
-            self._chain.rpc.call("evm_setTime", int(time.time()))
-            # until the next block the chain would look as old as the snapshot
-            self._chain.rpc.call("evm_mine")
+            for chain_id, chain in self._chains.items():
+                chain.rpc.call("evm_revert", self._base_states[chain_id])
+                self._base_states[chain_id] = chain.rpc.call("evm_snapshot")
+                # reverting puts anvil's clock back to the snapshot's time
+                chain.rpc.call("evm_setTime", int(time.time()))
+                # until the next block the chain would look as old as the snapshot
+                chain.rpc.call("evm_mine")
 
     def stop(self) -> None:
         """Stop moving intents on."""
@@ -400,16 +439,17 @@ class DevOrchestrator:
             self._wake.notify_all()
         self._thread.join(timeout=5)
 
-    def _set_balances(self, address: str, usdc: int | None, eth: int | None) -> None:
+    @staticmethod
+    def _set_balances(chain: Chain, address: str, usdc: int | None, eth: int | None) -> None:
         if usdc is not None:
-            self._chain.set_usdc(address, usdc)
+            chain.set_usdc(address, usdc)
         if eth is not None:
-            self._chain.set_eth(address, eth)
+            chain.set_eth(address, eth)
 
     def _refuse(self, quote: StoredQuote, failed: SimulationFailedError) -> None:
         """Remember an intent that never was, so that its status can be asked for."""
         account = str(quote.intent_op["sponsor"]).lower()
-        intent = _Intent(quote.nonce, account, quote.expires_s, [], [], _Authorization(None))
+        intent = _Intent(quote.nonce, account, quote.chain_id, quote.expires_s, [], [], _Authorization(None))
         intent.history.clear()
         self._intents[quote.nonce] = intent
         self._move(intent, "FAILED", failed.reason)
@@ -432,45 +472,129 @@ class DevOrchestrator:
 
     def _verified(self, quote: StoredQuote, signed: Mapping[str, Any]) -> _Intent:
         elements = quote.intent_op["elements"]
-        if len(elements) != 1:
-            raise simulation_failed("UNCLASSIFIED_REVERT", "the devnet settles exactly one element")
-        mandate = elements[0]["mandate"]
         account = as_address(quote.intent_op["sponsor"], "sponsor")
         # another account than asked for: a quote that a fault altered; the signatures decide about it
         if account not in self._accounts:
             raise simulation_failed("ACCOUNT_UNAUTHORIZED", f"no account at {account}")
-        origins = as_list(signed.get("originSignatures"), "signedIntentOp.originSignatures")
-        if len(origins) != 1:
-            raise invalid("signedIntentOp.originSignatures", "must hold one signature per element")
-        context = mandate["qualifier"]["settlementContext"]
-        if context["settlementLayer"] != "INTENT_EXECUTOR" or elements[0]["idsAndAmounts"]:
-            raise simulation_failed("ADAPTER_NOT_FOUND", "the devnet has the INTENT_EXECUTOR layer only")
-        # the executor's domain is this chain's, whatever the quote says
-        chain_id = self._chain.chain_id
-        digests = (
-            verify.single_chain_ops_digest(account, elements[0], int(quote.nonce), chain_id),
-            verify.single_chain_ops_digest(
-                account, elements[0], int(quote.intent_op["targetExecutionNonce"]), chain_id
-            ),
+        contexts = [element["mandate"]["qualifier"]["settlementContext"] for element in elements]
+        claiming = all(
+            (context["settlementLayer"], context["fundingMethod"]) == (cross_chain.LAYER, "PERMIT2")
+            for context in contexts
         )
+        if not claiming and len(elements) != 1:
+            raise simulation_failed("UNCLASSIFIED_REVERT", "the devnet executes exactly one element")
+        origins = as_list(signed.get("originSignatures"), "signedIntentOp.originSignatures")
+        if len(origins) != len(elements):
+            raise invalid("signedIntentOp.originSignatures", "must hold one signature per element")
+        if not claiming and (
+            contexts[0]["settlementLayer"] != "INTENT_EXECUTOR" or elements[0]["idsAndAmounts"]
+        ):
+            raise simulation_failed(
+                "ADAPTER_NOT_FOUND", f"the devnet has INTENT_EXECUTOR, and {cross_chain.LAYER} with PERMIT2"
+            )
         try:
-            if quote.signature_mode == SIG_MODE_EMISSARY_EXECUTION_ERC1271:
-                authorization = self._verify_session(self._accounts[account], signed, origins[0], digests)
-            else:
-                authorization = self._verify_erc1271(self._accounts[account], signed, origins[0], digests[0])
+            if claiming:
+                return self._verify_claims(quote, signed, self._accounts[account], origins)
+            return self._verify_execution(quote, signed, self._accounts[account], origins[0])
         except InvalidSignatureError as error:
             raise simulation_failed("INVALID_SIGNATURE", str(error)) from None
+
+    def _verify_execution(
+        self, quote: StoredQuote, signed: Mapping[str, Any], owner: _Account, origin: object
+    ) -> _Intent:
+        """INTENT_EXECUTOR: calls on one chain, and nothing is claimed."""
+        [element] = quote.intent_op["elements"]
+        mandate, account = element["mandate"], owner.address
+        # the executor's domain is its chain's, whatever the quote says
+        digests = (
+            verify.single_chain_ops_digest(account, element, int(quote.nonce), quote.chain_id),
+            verify.single_chain_ops_digest(
+                account, element, int(quote.intent_op["targetExecutionNonce"]), quote.chain_id
+            ),
+        )
+        sessions = self._sessions[quote.chain_id]
+        if quote.signature_mode == SIG_MODE_EMISSARY_EXECUTION_ERC1271:
+            authorization = self._verify_session(sessions, owner, signed, origin, digests)
+        else:
+            for name, value in (
+                ("originSignatures[0]", origin),
+                ("destinationSignature", signed.get("destinationSignature")),
+            ):
+                self._verify_erc1271(sessions, owner, name, verify.hex_bytes(value, name), digests[0])
+            authorization = _Authorization(None)
         return _Intent(
             nonce=quote.nonce,
             account=account,
+            chain_id=quote.chain_id,
             expires_s=min(quote.expires_s, int(quote.intent_op["expires"])),
             pre_claim=as_calls(mandate["preClaimOps"]["ops"], "preClaimOps.ops"),
             calls=_ops(mandate["destinationOps"]["ops"]),
             authorization=authorization,
         )
 
+    def _verify_claims(
+        self, quote: StoredQuote, signed: Mapping[str, Any], owner: _Account, origins: Sequence[object]
+    ) -> _Intent:
+        """PERMIT2: one message for each source chain, and the last of them again by the target chain's session."""
+        elements, deadline = quote.intent_op["elements"], int(quote.intent_op["expires"])
+        messages = [claims.read_claim(element, int(quote.nonce), deadline) for element in elements]
+        if len({message.chain_id for message in messages}) != len(messages):
+            raise simulation_failed("PERMIT2_NONCE_CONSUMED", "two elements are of one chain")
+        found: list[_SourceClaim] = []
+        for index, (message, origin) in enumerate(zip(messages, origins, strict=True)):
+            sessions = self._sessions.get(message.chain_id)
+            if sessions is None or message.target_chain not in self._sessions:
+                raise simulation_failed("ADAPTER_NOT_FOUND", "an element names a chain that is not served")
+            if message.spender != cross_chain.ARBITER:
+                raise simulation_failed("ADAPTER_NOT_FOUND", f"{message.spender} is no arbiter of the devnet")
+            at, digest = f"originSignatures[{index}]", message.digest()
+            authorization, notarized = _Authorization(None), origin
+            if isinstance(origin, dict):
+                path = f"{at}.preClaimSig"
+                form = self._verify_form(
+                    sessions, owner, path, _unpacked(path, origin.get("preClaimSig")), digest
+                )
+                authorization = _authorized_by(form)
+                notarized = origin.get("notarizedClaimSig")
+                at = f"{at}.notarizedClaimSig"
+            signature = verify.hex_bytes(notarized, at)
+            self._verify_erc1271(
+                sessions, owner, at, signature, digest, claim=message, enabling=authorization.enable
+            )
+            found.append(_SourceClaim(message, signature, authorization))
+        last = messages[-1]
+        return _Intent(
+            nonce=quote.nonce,
+            account=owner.address,
+            chain_id=last.target_chain,
+            expires_s=min(quote.expires_s, deadline, *(message.fill_expiry for message in messages)),
+            pre_claim=[],
+            calls=[Call(*call) for call in last.dest_ops[1]],
+            authorization=self._verify_destination(last, signed, owner, quote.signature_mode),
+            recipient=last.recipient,
+            deliveries=[pair for message in messages for pair in message.token_out],
+            claims=found,
+        )
+
+    def _verify_destination(
+        self, last: Permit2Claim, signed: Mapping[str, Any], owner: _Account, mode: int
+    ) -> _Authorization:
+        sessions, name = self._sessions[last.target_chain], "destinationSignature"
+        signature = verify.hex_bytes(signed.get(name), name)
+        # a session whose executions are verified signs the emissary's form, every other signer ERC-1271
+        if mode == SIG_MODE_EMISSARY_EXECUTION_ERC1271 and not verify.is_session_form(signature, owner.kind):
+            form = _unpacked(name, signed.get(name))
+            return _authorized_by(self._verify_form(sessions, owner, name, form, last.digest()))
+        self._verify_erc1271(sessions, owner, name, signature, last.digest(), claim=last)
+        return _Authorization(None)
+
     def _verify_session(
-        self, owner: _Account, signed: Mapping[str, Any], origin: object, digests: tuple[bytes, bytes]
+        self,
+        sessions: ChainSessions,
+        owner: _Account,
+        signed: Mapping[str, Any],
+        origin: object,
+        digests: tuple[bytes, bytes],
     ) -> _Authorization:
         """Mode 5: four signatures, each checked against its own digest; all name the same permission.
 
@@ -480,27 +604,20 @@ class DevOrchestrator:
         digest, target = digests
         if not isinstance(origin, dict):
             raise InvalidSignatureError("originSignatures[0] is not {preClaimSig, notarizedClaimSig}")
-        fields = {
-            "preClaimSig": (origin.get("preClaimSig"), digest),
-            "destinationSignature": (signed.get("destinationSignature"), digest),
-            "targetExecutionSignature": (signed.get("targetExecutionSignature"), target),
-        }
-        forms: list[tuple[str, EmissarySignature, bytes]] = []
-        for name, (value, over) in fields.items():
-            try:
-                forms.append((name, verify.unpack_emissary(verify.hex_bytes(value, name)), over))
-            except InvalidSignatureError as error:
-                raise InvalidSignatureError(f"{name}: {error}") from None
-        if not verify.same_enable([form for _, form, _ in forms]):
+        named = [
+            (name, _unpacked(name, value), over)
+            for name, value, over in (
+                ("preClaimSig", origin.get("preClaimSig"), digest),
+                ("destinationSignature", signed.get("destinationSignature"), digest),
+                ("targetExecutionSignature", signed.get("targetExecutionSignature"), target),
+            )
+        ]
+        forms = [form for _, form, _ in named]
+        if not verify.same_enable(forms):
             raise InvalidSignatureError("the signatures do not agree on mode, permission and enable data")
-        first = forms[0][1]
-        enable = first if first.mode == ENABLE_MODE else None
-        validator, init_data = self._validator(account, first)
-        for name, form, over in forms:
-            try:
-                verify.check_validator(validator, init_data, over, form.signatures)
-            except InvalidSignatureError as error:
-                raise InvalidSignatureError(f"{name}: {error}") from None
+        for name, form, over in named:
+            self._verify_form(sessions, owner, name, form, over)
+        validator, init_data = self._validator(sessions, account, forms[0])
         notarized = verify.hex_bytes(origin.get("notarizedClaimSig"), "notarizedClaimSig")
         try:
             permission, signatures = verify.unpack_erc1271(notarized, kind)
@@ -511,14 +628,26 @@ class DevOrchestrator:
             )
         except InvalidSignatureError as error:
             raise InvalidSignatureError(f"notarizedClaimSig: {error}") from None
-        if permission != first.permission_id:
+        if permission != forms[0].permission_id:
             raise InvalidSignatureError("notarizedClaimSig: names another permission")
-        return _Authorization(first.permission_id, enable)
+        return _authorized_by(forms[0])
 
-    def _validator(self, account: str, form: EmissarySignature) -> tuple[str, bytes]:
+    def _verify_form(
+        self, sessions: ChainSessions, owner: _Account, name: str, form: EmissarySignature, digest: bytes
+    ) -> EmissarySignature:
+        """The emissary form is signed by the validator of the session that it names on this chain."""
+        validator, init_data = self._validator(sessions, owner.address, form)
+        try:
+            verify.check_validator(validator, init_data, digest, form.signatures)
+        except InvalidSignatureError as error:
+            raise InvalidSignatureError(f"{name}: {error}") from None
+        return form
+
+    @staticmethod
+    def _validator(sessions: ChainSessions, account: str, form: EmissarySignature) -> tuple[str, bytes]:
         """The validator that will decide: the enabled one, which stays, else the one that is being enabled."""
-        table = self._table(account, form.permission_id)
-        if table.validator and self._chain.is_permission_enabled(account, form.permission_id):
+        table = sessions.table(account, form.permission_id)
+        if table.validator and sessions.chain.is_permission_enabled(account, form.permission_id):
             return table.validator, table.validator_init_data
         if form.mode == ENABLE_MODE:
             return str(form.session[0]).lower(), bytes(form.session[1])
@@ -526,69 +655,102 @@ class DevOrchestrator:
             "ACCOUNT_UNAUTHORIZED", f"permission 0x{form.permission_id.hex()} is not enabled on chain"
         )
 
+    @staticmethod
     def _verify_erc1271(
-        self, owner: _Account, signed: Mapping[str, Any], origin: object, digest: bytes
-    ) -> _Authorization:
-        """Mode 1: the account's ERC-1271 signature, by its owners or by a session that may sign anything."""
-        account, kind = owner.address, owner.kind
-        for name, value in (
-            ("originSignatures[0]", origin),
-            ("destinationSignature", signed.get("destinationSignature")),
-        ):
-            signature = verify.hex_bytes(value, name)
-            if not verify.is_session_form(signature, kind):
-                if not self._chain.is_valid_signature(account, digest, signature):
-                    raise InvalidSignatureError(f"{name}: the account's owners did not sign this")
-                continue
-            permission, signatures = verify.unpack_erc1271(signature, kind)
-            table = self._table(account, permission)
-            if not table.validator or not table.erc1271_open:
-                raise InvalidSignatureError(f"{name}: the session may not sign ERC-1271 messages")
-            verify.check_validator(
-                table.validator,
-                table.validator_init_data,
-                verify.erc1271_hash(digest, account, kind),
-                signatures,
-            )
-        return _Authorization(None)
+        sessions: ChainSessions,
+        owner: _Account,
+        name: str,
+        signature: bytes,
+        digest: bytes,
+        *,
+        claim: Permit2Claim | None = None,
+        enabling: EmissarySignature | None = None,
+    ) -> None:
+        """The account's ERC-1271 signature, by its owners or by a session that may sign anything.
+
+        Args:
+            sessions: those of the chain.
+            owner: the account.
+            name: the signature's path, for the error.
+            signature: as it was sent.
+            digest: over what.
+            claim: the Permit2 message, which the session's claim policies must allow; None for other messages.
+            enabling: the session that will be enabled before this is looked at.
+        """
+        try:
+            if verify.is_session_form(signature, owner.kind):
+                _session_signed(sessions, owner, signature, digest, claim=claim, enabling=enabling)
+            elif not sessions.chain.is_valid_signature(owner.address, digest, signature):
+                raise InvalidSignatureError("the account's owners did not sign this")  # noqa: TRY301
+        except InvalidSignatureError as error:
+            raise InvalidSignatureError(f"{name}: {error}") from None
 
     # --- execution
 
     def _simulate(self, intent: _Intent) -> None:
-        """Policies on copies of the counters, and the very transaction as ``eth_call``."""
+        """Policies on copies of the counters, and the very transactions as ``eth_call``."""
         try:
             self._check_policies(intent)
-            self._chain.read(INTENT_EXECUTOR, self._calldata(intent))
+            for claim in intent.claims:
+                self._chains[claim.message.chain_id].read(claim.message.spender, self._claim(intent, claim))
+            self._chains[intent.chain_id].read(
+                INTENT_EXECUTOR, self._calldata(intent), value=_native(intent.deliveries)
+            )
         except OperationDeniedError as denied:
             raise simulation_failed("ACCOUNT_UNAUTHORIZED", denied.reason, denied.call_index) from None
         except RpcError as error:
             raise simulation_failed("EXECUTION_FAILED", revert_reason(error)) from None
 
-    def _check_policies(self, intent: _Intent) -> SessionTable | None:
-        """The table as it will be after the intent, or None when no policies are consulted."""
-        key = intent.authorization.table_key
-        if key is None:
-            return None
-        table = self._table(intent.account, key).copy()
-        if intent.authorization.enable is not None:
-            table.enable(intent.authorization.enable.session)
-        if intent.pre_claim:
-            table.check(intent.account, intent.pre_claim)
-        table.check(intent.account, intent.calls)
-        return table
+    def _check_policies(self, intent: _Intent) -> None:
+        """Every operation of the intent, in order, on copies of the tables.
+
+        Raises:
+            OperationDeniedError
+        """
+        tables: dict[tuple[int, bytes], SessionTable] = {}
+        for chain_id, authorization, operations in _operations(intent):
+            key = authorization.table_key
+            if key is None:
+                continue
+            table = tables.get((chain_id, key))
+            if table is None:
+                table = self._sessions[chain_id].table(intent.account, key).copy()
+                if authorization.enable is not None:
+                    table.enable(authorization.enable.session)
+                tables[chain_id, key] = table
+            for operation in operations:
+                table.check(intent.account, operation)
 
     def _calldata(self, intent: _Intent) -> bytes:
-        enable = intent.authorization.enable
-        set_config = b"" if enable is None else set_config_call(intent.account, enable.config, enable.enable)
-        return execute_call(intent.account, int(intent.nonce), set_config, intent.pre_claim + intent.calls)
+        set_config = intent.authorization.set_config(intent.account)
+        calls = intent.pre_claim + intent.calls
+        if not intent.claims:
+            return execute_call(intent.account, int(intent.nonce), set_config, calls)
+        return fill_call(
+            intent.account,
+            int(intent.nonce),
+            set_config,
+            calls,
+            recipient=intent.recipient,
+            deliveries=intent.deliveries,
+        )
+
+    def _claim(self, intent: _Intent, claim: _SourceClaim) -> bytes:
+        """The claim's calldata. Where the fill has enabled the session already, the claim does not do it again."""
+        message, authorization = claim.message, claim.authorization
+        set_config = authorization.set_config(intent.account)
+        key, chain = authorization.table_key, self._chains[claim.message.chain_id]
+        if set_config and key is not None and chain.is_permission_enabled(intent.account, key):
+            set_config = b""
+        return claim_call(intent.account, set_config, message.permit(), message.mandate(), claim.signature)
 
     def _fill(self, intent: _Intent) -> None:
-        """Execute on the chain; the policies are checked again, the counters may have moved since the submit."""
+        """Execute on the target chain; the policies are checked again, the counters may have moved since the submit."""
         if time.time() > intent.expires_s and not intent.late:
             self._move(intent, "EXPIRED", "the deadline has passed")
             return
         try:
-            after = self._check_policies(intent)
+            self._check_policies(intent)
         except OperationDeniedError as denied:
             self._move(intent, "FAILED", denied.reason)
             return
@@ -596,7 +758,9 @@ class DevOrchestrator:
             self._move(intent, "EXPIRED" if intent.fate == "expire" else "FAILED", f"told to {intent.fate}")
             return
         try:
-            receipt = self._chain.send(INTENT_EXECUTOR, self._calldata(intent))
+            receipt = self._chains[intent.chain_id].send(
+                INTENT_EXECUTOR, self._calldata(intent), value=_native(intent.deliveries)
+            )
         except DevnetError as error:
             self._move(intent, "FAILED", str(error))
             return
@@ -604,24 +768,52 @@ class DevOrchestrator:
         if int(receipt["status"], 16) != 1:
             self._move(intent, "FAILED", "the transaction reverted")
             return
-        self._count(intent, after)
-        block = self._chain.rpc.call("eth_getBlockByNumber", receipt["blockNumber"], False)
-        intent.fill_s = int(block["timestamp"], 16)
+        self._count(intent, intent.chain_id, intent.authorization, (intent.pre_claim, intent.calls))
+        intent.fill_s = self._mined_s(intent.chain_id, receipt)
         self._move(intent, "FILLED")
 
-    def _count(self, intent: _Intent, after: SessionTable | None) -> None:
+    def _claim_all(self, intent: _Intent) -> bool:
+        """Claim on every source chain what the fill has paid for; whether all of it worked."""
+        for claim in intent.claims:
+            chain_id = claim.message.chain_id
+            try:
+                receipt = self._chains[chain_id].send(claim.message.spender, self._claim(intent, claim))
+            except DevnetError as error:
+                self._move(intent, "FAILED", f"claim on chain {chain_id}: {error}")
+                return False
+            if int(receipt["status"], 16) != 1:
+                self._move(intent, "FAILED", f"the claim on chain {chain_id} reverted")
+                return False
+            claim.tx_hash = receipt["transactionHash"]
+            claim.claimed_s = self._mined_s(chain_id, receipt)
+            self._count(intent, chain_id, claim.authorization, (claim.calls,))
+        return True
+
+    def _mined_s(self, chain_id: int, receipt: Mapping[str, Any]) -> int:
+        block = self._chains[chain_id].rpc.call("eth_getBlockByNumber", receipt["blockNumber"], False)
+        return int(block["timestamp"], 16)
+
+    def _count(
+        self,
+        intent: _Intent,
+        chain_id: int,
+        authorization: _Authorization,
+        operations: Sequence[Sequence[Call]],
+    ) -> None:
         """Grow the counters on top of the emissary's events, which hold this transaction's own enabling."""
-        key = intent.authorization.table_key
-        if key is None or after is None:
+        key = authorization.table_key
+        if key is None:
             return
-        table = self._table(intent.account, key).copy()
+        sessions = self._sessions[chain_id]
+        table = sessions.table(intent.account, key).copy()
         try:
-            if intent.pre_claim:
-                table.check(intent.account, intent.pre_claim)
-            table.check(intent.account, intent.calls)
-        except OperationDeniedError:
-            table = after  # someone changed the session around this very transaction
-        self._tables[intent.account, key] = table
+            for operation in operations:
+                if operation:
+                    table.check(intent.account, operation)
+        except OperationDeniedError as denied:  # someone changed the session around this very transaction
+            log.warning("counters of %s are not those of the chain: %s", intent.account, denied.reason)
+            return
+        sessions.put(intent.account, key, table)
 
     def _move(self, intent: _Intent, status: str, reason: str = "") -> None:
         intent.status = status
@@ -657,51 +849,101 @@ class DevOrchestrator:
                     self._step(intent, step)
 
     def _step(self, intent: _Intent, step: str) -> None:
-        if step != "FILLED":
-            self._move(intent, step)
-            return
         try:
-            self._fill(intent)
+            if step == "FILLED":
+                self._fill(intent)
+            elif step != "COMPLETED" or self._claim_all(intent):
+                self._move(intent, step)
         except Exception as error:  # the filler thread must live on, and the intent must say why it failed
             log.exception("intent %s could not be filled", intent.nonce)
             self._move(intent, "FAILED", f"devnet: {error}")
 
-    # --- sessions on the chain
-
-    def _table(self, account: str, permission: bytes) -> SessionTable:
-        """The session's table, brought up to the emissary's events, whoever caused them."""
-        seen = self._seen_block.get(account, self._chain.first_block)
-        for entry in self._chain.emissary_logs(account, seen):
-            position = (int(entry["blockNumber"], 16), int(entry["logIndex"], 16))
-            if position <= self._seen_log.get(account, (-1, -1)):
-                continue
-            self._seen_log[account] = position
-            self._seen_block[account] = position[0]
-            key = (account, bytes.fromhex(entry["topics"][2][2:]))
-            if entry["topics"][0] != "0x" + CONFIG_SET.hex():
-                self._tables.pop(key, None)
-                continue
-            (data,) = decode(["bytes"], bytes.fromhex(entry["data"][2:]))
-            (session,) = decode([SESSION], data)
-            table = self._tables.setdefault(key, SessionTable()).copy()
-            try:
-                table.enable(session)
-            except OperationDeniedError as denied:
-                # The real emissary would have reverted: it calls the policy contracts while it enables. Ours cannot
-                # know; the session stays without policies, so that everything it signs is refused.
-                log.warning("session of %s enabled with a bad policy: %s", account, denied.reason)
-                continue
-            self._tables[key] = table
-        return self._tables.setdefault((account, permission), SessionTable())
-
     def _start_over(self) -> None:
         self._generation = next(self._order)
         self._accounts: dict[str, _Account] = {}
-        self._quotes = QuoteBook(self._chain)
+        self._quotes = QuoteBook(self._chains)
         self._intents: dict[str, _Intent] = {}
-        self._tables: dict[tuple[str, bytes], SessionTable] = {}
-        self._seen_block: dict[str, int] = {}
-        self._seen_log: dict[str, tuple[int, int]] = {}
+        self._sessions = {chain_id: ChainSessions(chain) for chain_id, chain in self._chains.items()}
+
+
+def _unpacked(name: str, value: object) -> EmissarySignature:
+    try:
+        return verify.unpack_emissary(verify.hex_bytes(value, name))
+    except InvalidSignatureError as error:
+        raise InvalidSignatureError(f"{name}: {error}") from None
+
+
+def _session_signed(
+    sessions: ChainSessions,
+    owner: _Account,
+    signature: bytes,
+    digest: bytes,
+    *,
+    claim: Permit2Claim | None,
+    enabling: EmissarySignature | None,
+) -> None:
+    """The ERC-1271 form of a session; see ``DevOrchestrator._verify_erc1271``."""
+    account, kind = owner.address, owner.kind
+    permission, signatures, data = verify.unpack_claim(signature, kind)
+    table = sessions.table(account, permission)
+    if enabling is not None and enabling.permission_id == permission:
+        table = table.copy()
+        try:
+            table.enable(enabling.session)
+        except OperationDeniedError as denied:
+            raise InvalidSignatureError(denied.reason) from None
+    if not table.validator or not table.erc1271_open:
+        raise InvalidSignatureError("the session may not sign ERC-1271 messages")
+    verify.check_validator(
+        table.validator,
+        table.validator_init_data,
+        verify.erc1271_hash(digest, account, kind),
+        signatures,
+    )
+    if claim is not None:
+        claims.check_policies(table.claim_policies, claim, account, data)
+    elif data:
+        raise InvalidSignatureError("claim policy data on a message that is no Permit2 claim")
+
+
+def _authorized_by(form: EmissarySignature) -> _Authorization:
+    return _Authorization(form.permission_id, form if form.mode == ENABLE_MODE else None)
+
+
+def _operations(intent: _Intent) -> Iterator[tuple[int, _Authorization, list[list[Call]]]]:
+    """Per chain who authorizes which operations, in the order in which they run.
+
+    With claims an operation without calls is none: nothing is executed for it. The executor's own must hold one.
+    """
+    target = [intent.pre_claim] if intent.pre_claim else []
+    if intent.calls or not intent.claims:
+        target.append(intent.calls)
+    yield intent.chain_id, intent.authorization, target
+    for claim in intent.claims:
+        yield claim.message.chain_id, claim.authorization, [claim.calls] if claim.calls else []
+
+
+def _native(deliveries: Sequence[tuple[str, int]]) -> int:
+    return sum(amount for token, amount in deliveries if token == ZERO_ADDRESS)
+
+
+def _claims(intent: _Intent, filled: str) -> list[dict[str, Any]]:
+    """The status answer's ``claims``; an intent that claims nothing has one all the same, that of its execution."""
+    status = _claim_status(intent.status)
+    if not intent.claims:
+        claim: dict[str, Any] = {"chainId": intent.chain_id, "status": status}
+        if filled:
+            claim |= {"claimTimestamp": intent.fill_s, "claimTransactionHash": filled}
+        return [claim]
+    return [
+        {"chainId": claim.message.chain_id, "status": "COMPLETED" if claim.tx_hash else status}
+        | (
+            {"claimTimestamp": claim.claimed_s, "claimTransactionHash": claim.tx_hash}
+            if claim.tx_hash
+            else {}
+        )
+        for claim in intent.claims
+    ]
 
 
 def _parsed(text: str) -> Any:

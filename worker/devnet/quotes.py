@@ -15,6 +15,7 @@ from typing import Any
 from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
+from worker.devnet import cross_chain
 from worker.devnet.api_error import (
     ApiError,
     as_address,
@@ -24,9 +25,10 @@ from worker.devnet.api_error import (
     as_list,
     as_number,
     as_object,
+    insufficient,
     invalid,
 )
-from worker.devnet.chain import EMISSARY, USDC, WETH, ZERO_ADDRESS, Call, Chain, selector
+from worker.devnet.chain import EMISSARY, ZERO_ADDRESS, Call, Chain, selector
 from worker.devnet.exact_json import Number, dumps
 from worker.devnet.lies import LIES
 from worker.devnet.verify import ENABLE_MODE, USE, InvalidSignatureError, unpack_emissary
@@ -47,7 +49,6 @@ SIGNATURE_FIELDS = (
     "signedAuthorizations",
     "options",
 )
-TOKENS = {ZERO_ADDRESS: ("ETH", 18), USDC: ("USDC", 6), WETH: ("WETH", 18)}
 # JavaScript prints these as they stand here; a client that reads them as binary floats and writes them as another
 # language does breaks the seal.
 AWKWARD_NUMBERS = {
@@ -66,21 +67,36 @@ class RouteRequest:
 
     Attributes:
         account: lower-case address.
+        chain_id: the destination.
+        sources: chains that tokens may be taken from, in order; empty for the destination alone.
+        inputs: exact inputs as (chain, token, amount); empty when the service may choose.
         recipient: where tokens go; the account by default.
         tokens: (token, amount) pairs in base units; amount None is max-out.
         calls: the caller's executions on the destination.
-        pre_claim: executions before the claim, on the same chain.
+        pre_claim: executions before the claim, per chain.
         signature_mode: 1 or 5.
         custom_deadline_s: unix seconds or None.
+        layers: the settlement layers that may be used; None for any.
+        bridge_sponsored: whether the project pays the bridge's fee.
     """
 
     account: str
+    chain_id: int
+    sources: tuple[int, ...]
+    inputs: tuple[tuple[int, str, int], ...]
     recipient: str
     tokens: tuple[tuple[str, int | None], ...]
     calls: tuple[Call, ...]
-    pre_claim: tuple[Call, ...]
+    pre_claim: Mapping[int, tuple[Call, ...]]
     signature_mode: int
     custom_deadline_s: int | None
+    layers: tuple[str, ...] | None
+    bridge_sponsored: bool
+
+    @property
+    def crosses(self) -> bool:
+        """Whether tokens come from another chain than the destination."""
+        return bool(self.tokens) and any(source != self.chain_id for source in self.sources)
 
 
 @dataclass(slots=True)
@@ -90,22 +106,26 @@ class StoredQuote:
     nonce: str
     expires_s: int
     signature_mode: int
+    chain_id: int
     intent_op: dict[str, Any] = field(repr=False)
 
 
-def read_request(body: object, chain_id: int, *, blanc: bool = False) -> RouteRequest:
+def read_request(body: object, chains: Mapping[int, Chain], *, blanc: bool = False) -> RouteRequest:
     """Check a ``POST /intents/route`` body (protocol/orchestrator.md 3), or one that blanc's was turned into.
 
     Raises:
         ApiError: naming the field, or with the service's own message where it has one.
     """
     request = as_object(body, "body")
-    for number in (
-        as_number(request.get("destinationChainId"), "destinationChainId"),
-        *_source_chains(request),
-    ):
-        if number != chain_id:
+    chain_id = as_number(request.get("destinationChainId"), "destinationChainId")
+    inputs = _inputs(request)
+    sources = tuple(dict.fromkeys([*_source_chains(request), *(chain for chain, _, _ in inputs)]))
+    for number in (chain_id, *sources):
+        if number not in chains:
             raise ApiError(400, f"Unsupported chain {number}")
+    for number, token, _ in inputs:
+        if token not in chains[number].tokens:
+            raise ApiError(400, f"Unsupported token {token} for chain {number}")
     account = as_object(request.get("account"), "account")
     if account.get("accountType") != "ERC7579":
         raise invalid("account.accountType", "only ERC7579 accounts exist on the devnet")
@@ -119,32 +139,45 @@ def read_request(body: object, chain_id: int, *, blanc: bool = False) -> RouteRe
     calls = as_calls(request.get("destinationExecutions", []), "destinationExecutions")
     if request.get("destinationGasUnits") is not None:
         as_amount(request["destinationGasUnits"], "destinationGasUnits")
-    pre_claim: list[Call] = []
+    pre_claim: dict[int, tuple[Call, ...]] = {}
     for key, value in as_object(request.get("preClaimExecutions", {}), "preClaimExecutions").items():
-        if key != str(chain_id):
+        if key not in {str(number) for number in (chain_id, *sources)}:
             raise ApiError(400, f"Unsupported chain {key}")
-        pre_claim = as_calls(value, f"preClaimExecutions.{key}")
-    tokens = _tokens(request, chain_id)
-    if not tokens and not calls and not pre_claim:
+        pre_claim[int(key)] = tuple(as_calls(value, f"preClaimExecutions.{key}"))
+    tokens = _tokens(request, chains[chain_id])
+    if not tokens and not calls and not any(pre_claim.values()):
         raise ApiError(400, "No valid transfers sent for settlement quotes")
     options = as_object(request.get("options", {}), "options")
     mode = as_number(options.get("signatureMode", SIG_MODE_ERC1271), "options.signatureMode")
     if mode not in (SIG_MODE_ERC1271, SIG_MODE_EMISSARY_EXECUTION_ERC1271):
         raise invalid("options.signatureMode", "must be 1 or 5 on the devnet")
-    # SDK 1.15 always mocks ENABLE mode, v2 the one that it will sign
-    _check_mocks(account, chain_id, mode, (USE, ENABLE_MODE) if blanc else (ENABLE_MODE,))
+    for number in dict.fromkeys((*sources, chain_id)):
+        # SDK 1.15 always mocks ENABLE mode, v2 the one that it will sign
+        _check_mocks(account, number, mode, (USE, ENABLE_MODE) if blanc else (ENABLE_MODE,))
     layers = options.get("settlementLayers")
-    if layers is not None and not {"INTENT_EXECUTOR", "SAME_CHAIN"}.intersection(
-        as_list(layers, "options.settlementLayers")
-    ):
-        raise ApiError(400, "No Path Found")
+    if layers is not None:
+        layers = tuple(str(layer) for layer in as_list(layers, "options.settlementLayers"))
     deadline = options.get("customDeadline")
     if deadline is not None:
         deadline = as_number(deadline, "options.customDeadline")
         now = int(time.time())
         if not now + CUSTOM_DEADLINE_MIN_S <= deadline <= now + CUSTOM_DEADLINE_MAX_S:
             raise invalid("options.customDeadline", "must be between 120 and 86400 seconds from now")
-    return RouteRequest(address, recipient, tokens, tuple(calls), tuple(pre_claim), mode, deadline)
+    sponsor = as_object(options.get("sponsorSettings", {}), "options.sponsorSettings")
+    return RouteRequest(
+        account=address,
+        chain_id=chain_id,
+        sources=sources,
+        inputs=inputs,
+        recipient=recipient,
+        tokens=tokens,
+        calls=tuple(calls),
+        pre_claim=pre_claim,
+        signature_mode=mode,
+        custom_deadline_s=deadline,
+        layers=layers,
+        bridge_sponsored=True in (sponsor.get("bridgeFeesSponsored"), sponsor.get("bridgeFees")),
+    )
 
 
 def _check_mocks(account: Mapping[str, Any], chain_id: int, mode: int, allowed: Collection[int]) -> None:
@@ -182,14 +215,35 @@ def _source_chains(request: Mapping[str, Any]) -> list[int]:
     return [as_number(item, path) for item in as_list(access["chainIds"], path)]
 
 
-def _tokens(request: Mapping[str, Any], chain_id: int) -> tuple[tuple[str, int | None], ...]:
+def _inputs(request: Mapping[str, Any]) -> tuple[tuple[int, str, int], ...]:
+    """The exact inputs of a list; alps' form, which blanc's is turned into."""
+    access = request.get("accountAccessList")
+    if not isinstance(access, list):
+        return ()
+    found: list[tuple[int, str, int]] = []
+    for index, item in enumerate(as_list(access, "accountAccessList")):
+        at = f"accountAccessList[{index}]"
+        entry = as_object(item, at)
+        if entry.get("amount") is None:
+            raise invalid(f"{at}.amount", "is needed on the devnet")
+        found.append(
+            (
+                as_number(entry.get("chainId"), f"{at}.chainId"),
+                as_address(entry.get("tokenAddress"), f"{at}.tokenAddress"),
+                as_amount(entry["amount"], f"{at}.amount"),
+            )
+        )
+    return tuple(found)
+
+
+def _tokens(request: Mapping[str, Any], chain: Chain) -> tuple[tuple[str, int | None], ...]:
     tokens: list[tuple[str, int | None]] = []
     for index, item in enumerate(as_list(request.get("tokenRequests", []), "tokenRequests")):
         at = f"tokenRequests[{index}]"
         entry = as_object(item, at)
         token = as_address(entry.get("tokenAddress"), f"{at}.tokenAddress")
-        if token not in TOKENS:
-            raise ApiError(400, f"Unsupported token {token} for chain {chain_id}")
+        if token not in chain.tokens:
+            raise ApiError(400, f"Unsupported token {token} for chain {chain.chain_id}")
         amount = None if entry.get("amount") is None else as_amount(entry["amount"], f"{at}.amount")
         tokens.append((token, amount))
     if len(tokens) > 1 and any(amount is None for _, amount in tokens):
@@ -228,13 +282,13 @@ class QuoteBook:
     """Makes quotes and recognises them again. Not thread-safe: the orchestrator locks.
 
     Args:
-        chain: the devnet's chain.
+        chains: the devnet's chains.
         life_s: how long a quote lives.
     """
 
-    def __init__(self, chain: Chain, life_s: int = QUOTE_LIFE_S) -> None:
+    def __init__(self, chains: Mapping[int, Chain], life_s: int = QUOTE_LIFE_S) -> None:
         self.life_s = life_s
-        self._chain = chain
+        self._chains = chains
         self._key = secrets.token_bytes(32)
         self._open: dict[str, StoredQuote] = {}
 
@@ -244,9 +298,11 @@ class QuoteBook:
         account_json: Mapping[str, Any],
         alter: Alteration | None = None,
     ) -> dict[str, Any]:
-        """A quote: same chain, INTENT_EXECUTOR, NO_FUNDING, no gas refund (and none is ever collected).
+        """A quote.
 
-        Tokens for another recipient become transfers behind the caller's calls, as a solver would add them.
+        On one chain: INTENT_EXECUTOR, NO_FUNDING, no gas refund (and none is ever collected); tokens for another
+        recipient become transfers behind the caller's calls, as a solver would add them. From other chains: ACROSS,
+        PERMIT2, one element for each chain that tokens are taken from.
 
         Args:
             request: what was asked.
@@ -254,27 +310,16 @@ class QuoteBook:
             alter: what a lying server writes into the answer *before* it is sealed.
 
         Raises:
-            ApiError: ``Insufficient balance``.
+            ApiError: ``Insufficient balance``, ``No Path Found``.
         """
-        received: list[tuple[str, int]] = []
-        extra: list[Call] = []
-        for token, wanted in request.tokens:
-            balance = self._chain.balance(token, request.account)
-            amount = balance if wanted is None else wanted
-            if amount > balance:
-                raise ApiError(
-                    400,
-                    "Insufficient balance",
-                    {"token": token, "required": str(amount), "available": str(balance)},
-                )
-            received.append((token, amount))
-            if request.recipient != request.account:
-                extra.append(_transfer(token, request.recipient, amount))
         now = int(time.time())
         expires = now + self.life_s
-        if request.custom_deadline_s is not None and not request.tokens:
-            expires = request.custom_deadline_s
-        answer = self._answer(request, account_json, received, extra, expires)
+        if request.crosses:
+            answer = self._crossing(request, account_json, expires)
+        else:
+            if request.custom_deadline_s is not None and not request.tokens:
+                expires = request.custom_deadline_s
+            answer = self._staying(request, account_json, expires)
         if alter is not None:
             alter.apply(answer)
         intent_op = answer["intentOp"]
@@ -283,7 +328,9 @@ class QuoteBook:
         self._drop_expired(now)
         with contextlib.suppress(KeyError, TypeError, ValueError):  # altered into nonsense
             expires = int(intent_op["expires"])
-        self._open[nonce] = StoredQuote(nonce, expires, request.signature_mode, copy.deepcopy(intent_op))
+        self._open[nonce] = StoredQuote(
+            nonce, expires, request.signature_mode, request.chain_id, copy.deepcopy(intent_op)
+        )
         return answer
 
     def recognise(self, signed_intent_op: Mapping[str, Any]) -> StoredQuote:
@@ -335,58 +382,101 @@ class QuoteBook:
         text = dumps(sealed).encode(errors="surrogatepass")
         return hmac.new(self._key, text, hashlib.sha256).hexdigest()
 
+    def _staying(
+        self, request: RouteRequest, account_json: Mapping[str, Any], expires: int
+    ) -> dict[str, Any]:
+        if request.layers is not None and not {"INTENT_EXECUTOR", "SAME_CHAIN"}.intersection(request.layers):
+            raise ApiError(400, "No Path Found")
+        received: list[tuple[str, int]] = []
+        extra: list[Call] = []
+        for token, wanted in request.tokens:
+            balance = self._chains[request.chain_id].balance(token, request.account)
+            amount = balance if wanted is None else wanted
+            if amount > balance:
+                raise insufficient(token, amount, balance)
+            received.append((token, amount))
+            if request.recipient != request.account:
+                extra.append(_transfer(token, request.recipient, amount))
+        chain, zero = str(request.chain_id), {"token": ZERO_ADDRESS, "exchangeRate": "0", "overhead": "0"}
+        element = {
+            "arbiter": ARBITER,
+            "chainId": chain,
+            "idsAndAmounts": [],
+            "spendTokens": [],
+            "beforeFill": False,
+            "mandate": _mandate(
+                request,
+                out=received,
+                after=(*request.calls, *extra),
+                before=request.pre_claim.get(request.chain_id, ()),
+                expires=expires,
+                context={
+                    "settlementLayer": "INTENT_EXECUTOR",
+                    "fundingMethod": "NO_FUNDING",
+                    "using7579": True,
+                    "gasRefund": zero,
+                },
+                encoded="0x",
+            ),
+        }
+        spent = {(request.chain_id, token): amount for token, amount in received}
+        return self._answer(request, account_json, [element], spent=spent, received=received, expires=expires)
+
+    def _crossing(
+        self, request: RouteRequest, account_json: Mapping[str, Any], expires: int
+    ) -> dict[str, Any]:
+        if request.layers is not None and cross_chain.LAYER not in request.layers:
+            raise ApiError(400, "No Path Found")
+        route = cross_chain.plan(request, self._chains)
+        elements = [
+            {
+                "arbiter": to_checksum_address(cross_chain.ARBITER),
+                "chainId": str(chain_id),
+                "idsAndAmounts": _ids([(self._chains[chain_id].usdc, taken)]),
+                "spendTokens": _ids([(self._chains[chain_id].usdc, taken)]),
+                "beforeFill": False,
+                "mandate": _mandate(
+                    request,
+                    out=[(self._chains[request.chain_id].usdc, given)],
+                    after=request.calls,
+                    before=request.pre_claim.get(chain_id, ()),
+                    expires=expires,
+                    context={
+                        "settlementLayer": cross_chain.LAYER,
+                        "fundingMethod": "PERMIT2",
+                        "using7579": True,
+                    },
+                    encoded=cross_chain.QUALIFIER,
+                ),
+            }
+            for chain_id, taken, given in route
+        ]
+        spent = {(chain_id, self._chains[chain_id].usdc): taken for chain_id, taken, _ in route}
+        received = [(self._chains[request.chain_id].usdc, sum(given for _, _, given in route))]
+        return self._answer(request, account_json, elements, spent=spent, received=received, expires=expires)
+
     def _answer(
         self,
         request: RouteRequest,
         account_json: Mapping[str, Any],
+        elements: Sequence[Mapping[str, Any]],
+        *,
+        spent: Mapping[tuple[int, str], int],
         received: Sequence[tuple[str, int]],
-        extra: Sequence[Call],
         expires: int,
     ) -> dict[str, Any]:
-        chain = str(self._chain.chain_id)
-        vt = "0x" + bytes([VT_ERC7579, request.signature_mode]).hex().ljust(64, "0")
-        ids = [[str(int(token, 16)), str(amount)] for token, amount in received]
-        mandate = {
-            "recipient": to_checksum_address(request.recipient),
-            "tokenOut": ids,
-            "destinationChainId": chain,
-            "fillDeadline": str(expires),
-            "destinationOps": {"vt": vt, "ops": [_op(call) for call in (*request.calls, *extra)]},
-            "preClaimOps": {"vt": vt, "ops": [_op(call) for call in request.pre_claim]},
-            "qualifier": {
-                "settlementContext": {
-                    "settlementLayer": "INTENT_EXECUTOR",
-                    "fundingMethod": "NO_FUNDING",
-                    "using7579": True,
-                    "gasRefund": {"token": ZERO_ADDRESS, "exchangeRate": "0", "overhead": "0"},
-                    # clients must send back what they do not know
-                    "devnetNote": "unknown field",
-                },
-                "encodedVal": "0x",
-            },
-            "minGas": "0",
-        }
         intent_op: dict[str, Any] = {
             "sponsor": to_checksum_address(request.account),
             "nonce": str(secrets.randbits(256)),
             "targetExecutionNonce": str(secrets.randbits(256)),
             "expires": str(expires),
-            "elements": [
-                {
-                    "arbiter": ARBITER,
-                    "chainId": chain,
-                    "idsAndAmounts": [],
-                    "spendTokens": [],
-                    "beforeFill": False,
-                    "mandate": mandate,
-                }
-            ],
+            "elements": list(elements),
             "signedMetadata": {
                 "fees": {},
                 "quotes": {},
                 "tokenPrices": dict(AWKWARD_NUMBERS),
                 "opGasParams": {"estimatedCalldataSize": 0},
-                "gasPrices": {chain: "5000000"},
+                "gasPrices": {str(request.chain_id): "5000000"},
                 "account": {
                     "address": to_checksum_address(request.account),
                     "accountType": "ERC7579",
@@ -395,9 +485,13 @@ class QuoteBook:
                 },
             },
         }
-        spent = {
-            to_checksum_address(token): {"locked": "0", "unlocked": str(amount)} for token, amount in received
-        }
+        by_chain: dict[str, dict[str, Any]] = {}
+        for (chain_id, token), amount in spent.items():
+            by_chain.setdefault(str(chain_id), {})[to_checksum_address(token)] = {
+                "locked": "0",
+                "unlocked": str(amount),
+            }
+        fee = sum(spent.values()) - sum(amount for _, amount in received)
         return {
             "intentOp": intent_op,
             "intentCost": {
@@ -406,17 +500,48 @@ class QuoteBook:
                     {
                         "tokenAddress": to_checksum_address(token),
                         "hasFulfilled": True,
-                        "amountSpent": str(amount),
+                        "amountSpent": str(amount + fee),
                         "destinationAmount": str(amount),
-                        "fee": "0",
+                        "fee": str(fee),
                     }
                     for token, amount in received
                 ],
                 "sponsoredFee": {"relayer": 0, "protocol": 0},
-                "tokensSpent": {chain: spent} if spent else {},
+                "tokensSpent": by_chain,
             },
             "devnetNote": "unknown field",
         }
+
+
+def _mandate(
+    request: RouteRequest,
+    *,
+    out: Sequence[tuple[str, int]],
+    after: Sequence[Call],
+    before: Sequence[Call],
+    expires: int,
+    context: Mapping[str, Any],
+    encoded: str,
+) -> dict[str, Any]:
+    vt = "0x" + bytes([VT_ERC7579, request.signature_mode]).hex().ljust(64, "0")
+    return {
+        "recipient": to_checksum_address(request.recipient),
+        "tokenOut": _ids(out),
+        "destinationChainId": str(request.chain_id),
+        "fillDeadline": str(expires),
+        "destinationOps": {"vt": vt, "ops": [_op(call) for call in after]},
+        "preClaimOps": {"vt": vt, "ops": [_op(call) for call in before]},
+        "qualifier": {
+            # clients must send back what they do not know
+            "settlementContext": {**context, "devnetNote": "unknown field"},
+            "encodedVal": encoded,
+        },
+        "minGas": "0",
+    }
+
+
+def _ids(amounts: Sequence[tuple[str, int]]) -> list[list[str]]:
+    return [[str(int(token, 16)), str(amount)] for token, amount in amounts]
 
 
 def set_pointer(document: dict[str, Any], pointer: str, value: object) -> None:

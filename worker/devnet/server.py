@@ -12,7 +12,8 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import uvicorn
@@ -163,6 +164,7 @@ def serve(
     port: int,
     rpc_port: int,
     fork_url: str | None,
+    also: Sequence[int] = (),
     api_key: str,
     delays: Delays,
     on_ready: Callable[[dict[str, Any]], None],
@@ -176,9 +178,11 @@ def serve(
         port: port of the orchestrator, 0 for a free one.
         rpc_port: port of the chain, 0 for a free one.
         fork_url: fork this chain.
+        also: ids of further chains, each with an anvil of its own.
         api_key: what clients must send as ``x-api-key``.
         delays: the first delays.
-        on_ready: called once with ``rpc_url``, ``orchestrator_url``, ``anvil_pid`` and ``first_block``.
+        on_ready: called once with ``rpc_url``, ``orchestrator_url``, ``anvil_pid``, ``first_block``, and ``also``: for
+            each further chain ``chain_id``, ``rpc_url``, ``anvil_pid`` and ``first_block``.
         stop_on_stdin_eof: end when the other side of stdin goes away, which happens however the parent ends.
 
     Raises:
@@ -187,14 +191,17 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn takes the signals over while it serves and raises them again when it is done
         signal.signal(number, _exit)
-    with (
-        _listen(port) as listener,
-        Anvil(port=rpc_port, fork_url=fork_url) as anvil,
-        JsonRpc(anvil.rpc_url) as rpc,
-    ):
-        chain = Chain(rpc, forked=fork_url is not None)
-        chain.install()
-        orchestrator = DevOrchestrator(chain, delays)
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(port))
+        anvils = [stack.enter_context(Anvil(port=rpc_port, fork_url=fork_url))]
+        anvils += [stack.enter_context(Anvil(chain_id=chain_id)) for chain_id in also]
+        chains = [
+            Chain(stack.enter_context(JsonRpc(anvil.rpc_url)), forked=fork_url is not None)
+            for anvil in anvils
+        ]
+        for chain in chains:
+            chain.install()
+        orchestrator = DevOrchestrator(chains, delays)
         app = make_app(orchestrator, Control(), api_key)
         config = uvicorn.Config(
             app,
@@ -207,14 +214,17 @@ def serve(
         server = uvicorn.Server(config)
         if stop_on_stdin_eof:
             threading.Thread(target=_watch_parent, args=(server,), daemon=True).start()
-        on_ready(
+        facts = [
             {
+                "chain_id": chain.chain_id,
                 "rpc_url": anvil.rpc_url,
-                "orchestrator_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
                 "anvil_pid": anvil.pid,
                 "first_block": chain.first_block,
             }
-        )
+            for anvil, chain in zip(anvils, chains, strict=True)
+        ]
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        on_ready({**facts[0], "orchestrator_url": url, "also": facts[1:]})
         try:
             server.run(sockets=[listener])
         finally:

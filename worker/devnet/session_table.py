@@ -165,6 +165,7 @@ class SessionTable:
         self.validator = ""
         self.validator_init_data = b""
         self.erc1271_open = False
+        self.claim_policies: list[tuple[str, bytes]] = []
         self._actions: dict[tuple[str, bytes], dict[str, _Policy]] = {}
 
     def enable(self, session: Sequence[Any]) -> None:
@@ -176,13 +177,15 @@ class SessionTable:
         Raises:
             OperationDeniedError: a policy contract would revert.
         """
-        validator, validator_init, _salt, actions, _claims, (contents, erc1271) = session
+        validator, validator_init, _salt, actions, claims, (contents, erc1271) = session
         if not self.validator:
             self.validator, self.validator_init_data = validator.lower(), validator_init
         for sel, target, policies in actions:
             row = self._actions.setdefault((target.lower(), sel), {})
             for address, init_data in policies:
                 row[address.lower()] = _enable(address.lower(), init_data)
+        # the emissary does not store them (policies.md 5); the devnet's service holds claims against them
+        self.claim_policies = [(address.lower(), bytes(data)) for address, data in claims]
         if any(domain == b"\0" * 32 and "" in names for domain, names in contents):
             self.erc1271_open = [address.lower() for address, _ in erc1271] == [SUDO]
 

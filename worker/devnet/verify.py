@@ -127,6 +127,14 @@ def unpack_emissary(signature: bytes) -> EmissarySignature:
 
 def unpack_erc1271(signature: bytes, kind: str) -> tuple[bytes, bytes]:
     """Unpack the ERC-1271 form for an account of ``kind``; returns (permission id, validator signatures)."""
+    permission, signatures, data = unpack_claim(signature, kind)
+    if data:
+        raise InvalidSignatureError("claim policy data on a message that is no Permit2 claim")
+    return permission, signatures
+
+
+def unpack_claim(signature: bytes, kind: str) -> tuple[bytes, bytes, bytes]:
+    """As ``unpack_erc1271``, with the data for the claim policy, which may be empty."""
     head = bytes.fromhex(EMISSARY[2:])
     if kind == "kernel":
         head = b"\x01" + head + KERNEL_REPLAYABLE
@@ -138,9 +146,7 @@ def unpack_erc1271(signature: bytes, kind: str) -> tuple[bytes, bytes]:
     end = int.from_bytes(inner[33:65])
     if not 64 <= end <= len(inner) - 1:
         raise InvalidSignatureError("the claim policy offset is out of range")
-    if end != len(inner) - 1:
-        raise InvalidSignatureError("claim policy data on a message that is no Permit2 claim")
-    return inner[1:33], inner[65:]
+    return inner[1:33], inner[65 : end + 1], inner[end + 1 :]
 
 
 def is_session_form(signature: bytes, kind: str) -> bool:

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {DevSignatures} from "./DevSignatures.sol";
+
+interface IEmissary {
+    function isValidSignatureWithSender(address sender, bytes32 digest, bytes calldata data)
+        external
+        view
+        returns (bytes4);
+}
+
 /// @notice One call of a batch.
 struct Call {
     address to;
@@ -10,9 +19,9 @@ struct Call {
 
 /// @title A stand-in for a smart account with ECDSA owners (nexus, safe, startale, kernel)
 /// @notice The devnet puts this code at the account's address. It stands in for three things: the account's batch
-///         execution through the Intent Executor, its ERC-1271 answer for its owners' signatures (Ownable validator),
-///         and its module list, where the emissary, the executor and the validator count as installed.
-///         It has no ERC-4337 path, no hooks and no upgrades, and answers no ERC-1271 request for a session.
+///         execution through the Intent Executor, its ERC-1271 answer for signatures of its owners (Ownable validator)
+///         and of sessions (which it asks the emissary about), and its module list, where the emissary, the executor and
+///         the validator count as installed. It has no ERC-4337 path, no hooks and no upgrades.
 contract DevAccount {
     address public constant INTENT_EXECUTOR = 0x00000000005aD9ce1f5035FD62CA96CEf16AdAAF;
     address public constant EMISSARY = 0xad568B3F825A8d5FFc06DD3253526B64D810Ae89;
@@ -98,21 +107,33 @@ contract DevAccount {
         return _installed[moduleTypeId][module];
     }
 
-    /// @notice ERC-1271, for signatures of the owners only.
-    /// @dev nexus: 20 zero bytes or the Ownable validator, then signatures; safe and startale: the Ownable validator,
-    ///      then signatures; kernel: 0x00, keccak("kernel.replayable.signature"), then signatures over the digest
-    ///      wrapped in the account's chain-agnostic Kernel domain.
+    /// @notice ERC-1271. The head of a signature names the module that is asked.
+    /// @dev Owners: nexus: 20 zero bytes or the Ownable validator, then signatures; safe and startale: the Ownable
+    ///      validator, then signatures; kernel: 0x00, keccak("kernel.replayable.signature"), then signatures over the
+    ///      digest wrapped in the account's chain-agnostic Kernel domain. Sessions: the emissary, then what it reads;
+    ///      kernel: 0x01, the emissary, the same constant, over the wrapped digest, too.
     function isValidSignature(bytes32 digest, bytes calldata signature) external view returns (bytes4) {
         bool ok;
         if (kind == Kind.Kernel) {
+            if (signature.length > 53 && signature[0] == 0x01) {
+                if (address(bytes20(signature[1:21])) != EMISSARY || bytes32(signature[21:53]) != KERNEL_REPLAYABLE) {
+                    return 0xffffffff;
+                }
+                return _askEmissary(_kernelWrap(digest), signature[53:]);
+            }
             ok = signature.length > 33 && signature[0] == 0x00 && bytes32(signature[1:33]) == KERNEL_REPLAYABLE
-                && _ownersSigned(_kernelWrap(digest), signature[33:]);
+                && DevSignatures.signedBy(_owners, threshold, _kernelWrap(digest), signature[33:]);
         } else if (signature.length > 20) {
             address validator = address(bytes20(signature[:20]));
+            if (validator == EMISSARY) return _askEmissary(digest, signature[20:]);
             ok = (validator == OWNABLE_VALIDATOR || (kind == Kind.Nexus && validator == address(0)))
-                && _ownersSigned(digest, signature[20:]);
+                && DevSignatures.signedBy(_owners, threshold, digest, signature[20:]);
         }
         return ok ? bytes4(0x1626ba7e) : bytes4(0xffffffff);
+    }
+
+    function _askEmissary(bytes32 digest, bytes calldata data) private view returns (bytes4) {
+        return IEmissary(EMISSARY).isValidSignatureWithSender(msg.sender, digest, data);
     }
 
     function _kernelWrap(bytes32 digest) private view returns (bytes32) {
@@ -128,39 +149,5 @@ contract DevAccount {
         return keccak256(
             abi.encodePacked(hex"1901", domain, keccak256(abi.encode(keccak256("Kernel(bytes32 hash)"), digest)))
         );
-    }
-
-    /// @dev As the Ownable validator: the first `threshold` signatures come from distinct owners; v 27/28 signs the
-    ///      digest itself, v 31/32 its personal-sign hash.
-    function _ownersSigned(bytes32 digest, bytes calldata signatures) private view returns (bool) {
-        uint256 required = threshold;
-        if (required == 0 || signatures.length < required * 65) return false;
-        address[] memory seen = new address[](required);
-        for (uint256 i; i < required; ++i) {
-            address signer = _recover(digest, signatures[i * 65:i * 65 + 65]);
-            if (!_isOwner(signer)) return false;
-            for (uint256 j; j < i; ++j) {
-                if (seen[j] == signer) return false;
-            }
-            seen[i] = signer;
-        }
-        return true;
-    }
-
-    function _recover(bytes32 digest, bytes calldata signature) private pure returns (address) {
-        uint8 v = uint8(signature[64]);
-        if (v > 30) {
-            digest = keccak256(abi.encodePacked("\x19Ethereum Signed Message:\n32", digest));
-            v -= 4;
-        }
-        return ecrecover(digest, v, bytes32(signature[:32]), bytes32(signature[32:64]));
-    }
-
-    function _isOwner(address signer) private view returns (bool) {
-        if (signer == address(0)) return false;
-        for (uint256 i; i < _owners.length; ++i) {
-            if (_owners[i] == signer) return true;
-        }
-        return false;
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {DevSignatures} from "./DevSignatures.sol";
+
 struct PolicyData {
     address policy;
     bytes initData;
@@ -76,6 +78,8 @@ interface IERC1271 {
 /// @notice Put at the production address, with the real ABI of what a session executor calls. Enabling is verified in
 ///         full on chain: entry's chain id, session digest recomputed from the session, permission id, nonce, expiry,
 ///         and the owner's signature (ERC-1271, or ecrecover for an account without code).
+///         ERC-1271 signatures of sessions are verified on chain, too: mode 0x00, the Ownable validator, and only for
+///         sessions that may sign any content.
 ///         Left out: allocators and lock tags (must be zero, so claim policies are signed but not stored, as in
 ///         the real one), `verifyExecution` and the policy contracts (the devnet's orchestrator checks session
 ///         signatures and policies itself, from the sessions in this contract's `ConfigSet` events), and removal by
@@ -97,11 +101,20 @@ contract DevEmissary {
     bytes private constant MULTI = "MultiChainSession(ChainSession[] sessionsAndChainIds)";
     bytes32 private constant DISABLE_TYPE = 0x098b3120e60a8adc9d970dec9c1f8796974a3ab6154f995ad56ee7b9a38d8836;
 
+    address private constant OWNABLE_VALIDATOR = 0x000000000013fdB5234E4E3162a810F54d9f7E98;
+    address private constant SUDO = 0x0000003111cD8e92337C100F22B7A9dbf8DEE301;
     address private constant FALLBACK_TARGET = address(1);
     bytes4 private constant FALLBACK_SELECTOR = 0x00000001;
 
     mapping(address => mapping(bytes12 => uint256)) private _nonce;
     mapping(address => mapping(bytes32 => bool)) private _enabled;
+    mapping(address => mapping(bytes32 => Signer)) private _signer;
+
+    struct Signer {
+        address validator;
+        bytes initData;
+        bool anyContent;
+    }
 
     /// @notice `session` is `abi.encode(Session)`: what the devnet's orchestrator builds its policy table from.
     event ConfigSet(address indexed account, bytes32 indexed permissionId, bytes session);
@@ -147,6 +160,12 @@ contract DevEmissary {
         }
         ++_nonce[account][0];
         _enabled[account][permissionId] = true;
+        Signer storage signer = _signer[account][permissionId];
+        if (signer.validator == address(0)) {
+            signer.validator = session.sessionValidator;
+            signer.initData = session.sessionValidatorInitData;
+        }
+        if (_allowsAnyContent(session.erc7739Policies)) signer.anyContent = true;
         emit ConfigSet(account, permissionId, abi.encode(session));
     }
 
@@ -166,6 +185,26 @@ contract DevEmissary {
         ++_nonce[account][0];
         _enabled[account][config.permissionId] = false;
         emit ConfigRemoved(account, config.permissionId);
+    }
+
+    /// @notice The answer for an account (the caller) that was asked about a signature of a session.
+    /// @dev `data`: 0x00, permission id, offset of what follows the signatures (counted from behind the mode byte),
+    ///      signatures, data for claim policies. With a zero lock tag no claim policy is stored, so that data is not read.
+    function isValidSignatureWithSender(address, bytes32 digest, bytes calldata data) external view returns (bytes4) {
+        if (data.length < 65 || data[0] != 0x00) return 0xffffffff;
+        bytes32 permissionId = bytes32(data[1:33]);
+        uint256 end = uint256(bytes32(data[33:65]));
+        Signer storage signer = _signer[msg.sender][permissionId];
+        if (end < 64 || end >= data.length || !_enabled[msg.sender][permissionId] || !signer.anyContent) {
+            return 0xffffffff;
+        }
+        if (signer.validator != OWNABLE_VALIDATOR) return 0xffffffff;
+        (uint256 threshold, address[] memory owners) = abi.decode(signer.initData, (uint256, address[]));
+        bytes32 wrapped = keccak256(
+            abi.encodePacked("\x19Ethereum Signed Message:\n64", uint256(uint160(msg.sender)), digest)
+        );
+        bool ok = DevSignatures.signedBy(owners, threshold, wrapped, data[65:end + 1]);
+        return ok ? bytes4(0x1626ba7e) : bytes4(0xffffffff);
     }
 
     /// @notice EIP-712 struct hash of `SignedSession`, without the domain.
@@ -235,6 +274,19 @@ contract DevEmissary {
                 ecrecover(digest, uint8(signature[64]), bytes32(signature[:32]), bytes32(signature[32:64]));
             if (signer == address(0) || signer != account) revert InvalidUserSignature();
         }
+    }
+
+    /// @dev Content "" of the zero domain, with sudo as the only policy: what an unrestricted session asks for.
+    function _allowsAnyContent(ERC7739Data calldata data) private pure returns (bool) {
+        if (data.erc1271Policies.length != 1 || data.erc1271Policies[0].policy != SUDO) return false;
+        for (uint256 i; i < data.allowedERC7739Content.length; ++i) {
+            ERC7739Context calldata context = data.allowedERC7739Content[i];
+            if (context.appDomainSeparator != 0) continue;
+            for (uint256 j; j < context.contentNames.length; ++j) {
+                if (bytes(context.contentNames[j]).length == 0) return true;
+            }
+        }
+        return false;
     }
 
     function _permissions(Session calldata session) private pure returns (bytes32) {

@@ -3,6 +3,16 @@ pragma solidity 0.8.30;
 
 import {Call, DevAccount} from "./DevAccount.sol";
 
+/// @notice Tokens for a fill; the zero address is the native currency.
+struct Delivery {
+    address token;
+    uint256 amount;
+}
+
+interface IERC20 {
+    function transferFrom(address from, address to, uint256 value) external returns (bool);
+}
+
 /// @title A stand-in for the Intent Executor
 /// @notice Put at the production address. It executes an intent once per (account, nonce): first the enabling of the
 ///         session, when the signature carries it, then all ops, atomically. The real executor asks the emissary to
@@ -10,6 +20,7 @@ import {Call, DevAccount} from "./DevAccount.sol";
 ///         so only its relayer may call. The relayer's address is storage slot 0, written when the code is put.
 contract DevExecutor {
     address public constant EMISSARY = 0xad568B3F825A8d5FFc06DD3253526B64D810Ae89;
+    address public constant ARBITER = 0x28a4D41776968c1201A807ec51fFB405362B8882;
 
     address public relayer;
     mapping(address => mapping(uint256 => bool)) public isNonceUsed;
@@ -17,6 +28,7 @@ contract DevExecutor {
     event IntentExecuted(address indexed account, uint256 indexed nonce);
 
     error OnlyRelayer();
+    error OnlyArbiter();
     error NonceUsed(address account, uint256 nonce);
 
     modifier onlyRelayer() {
@@ -30,16 +42,43 @@ contract DevExecutor {
         external
         onlyRelayer
     {
-        if (isNonceUsed[account][nonce]) revert NonceUsed(account, nonce);
-        isNonceUsed[account][nonce] = true;
-        if (setConfigCall.length != 0) {
-            (bool ok, bytes memory result) = EMISSARY.call(setConfigCall);
-            if (!ok) {
-                assembly ("memory-safe") {
-                    revert(add(result, 32), mload(result))
-                }
+        _execute(account, nonce, setConfigCall, calls);
+    }
+
+    /// @notice What a filler does on the target chain: pays the recipient out of its own pocket, then makes the calls.
+    function fill(
+        address payable account,
+        uint256 nonce,
+        bytes calldata setConfigCall,
+        Call[] calldata calls,
+        address payable recipient,
+        Delivery[] calldata deliveries
+    ) external payable onlyRelayer {
+        for (uint256 i; i < deliveries.length; ++i) {
+            Delivery calldata delivery = deliveries[i];
+            if (delivery.token == address(0)) {
+                (bool ok,) = recipient.call{value: delivery.amount}("");
+                require(ok, "native delivery failed");
+            } else {
+                require(IERC20(delivery.token).transferFrom(msg.sender, recipient, delivery.amount));
             }
         }
+        _execute(account, nonce, setConfigCall, calls);
+    }
+
+    /// @notice Calls of the account on a source chain, before the arbiter claims. Permit2's nonce makes it happen once.
+    function preClaim(address payable account, bytes calldata setConfigCall, Call[] calldata calls) external {
+        if (msg.sender != ARBITER) revert OnlyArbiter();
+        _enable(setConfigCall);
+        DevAccount(account).executeFromExecutor(calls);
+    }
+
+    function _execute(address payable account, uint256 nonce, bytes calldata setConfigCall, Call[] calldata calls)
+        private
+    {
+        if (isNonceUsed[account][nonce]) revert NonceUsed(account, nonce);
+        isNonceUsed[account][nonce] = true;
+        _enable(setConfigCall);
         DevAccount(account).executeFromExecutor(calls);
         emit IntentExecuted(account, nonce);
     }
@@ -47,6 +86,16 @@ contract DevExecutor {
     /// @notice The real executor's name for the same question.
     function isStandaloneIntentNonceConsumed(uint256 nonce, address account) external view returns (bool) {
         return isNonceUsed[account][nonce];
+    }
+
+    function _enable(bytes calldata setConfigCall) private {
+        if (setConfigCall.length == 0) return;
+        (bool ok, bytes memory result) = EMISSARY.call(setConfigCall);
+        if (!ok) {
+            assembly ("memory-safe") {
+                revert(add(result, 32), mload(result))
+            }
+        }
     }
 
     /// @notice Sets a fresh account up. Stands in for the account's factory.

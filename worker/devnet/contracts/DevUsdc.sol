@@ -2,8 +2,8 @@
 pragma solidity 0.8.30;
 
 /// @title A 6-decimals token that stands in for USDC on the devnet
-/// @notice Put at Base's USDC address. It has the ERC-20 surface that spending-limits knows, and nothing of the real
-///         token's proxy, pausing, blacklist or permits. `devSetBalance` is open to anyone: there is no money here.
+/// @notice Put at the chain's USDC address. It has the ERC-20 surface that spending-limits knows, and nothing of the real
+///         token's proxy, pausing, blacklist or permits. What begins with `dev` is open to anyone: there is no money here.
 contract DevUsdc {
     string public constant name = "USD Coin";
     string public constant symbol = "USDC";
@@ -22,6 +22,11 @@ contract DevUsdc {
         balanceOf[account] = value;
         totalSupply = totalSupply - before + value;
         emit Transfer(address(0), account, value);
+    }
+
+    /// @notice Lets `spender` take `value` from `account`: an account that has approved Permit2 before.
+    function devApprove(address account, address spender, uint256 value) external {
+        _approve(account, spender, value);
     }
 
     function transfer(address to, uint256 value) external returns (bool) {
