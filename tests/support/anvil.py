@@ -10,6 +10,8 @@ import pytest
 from tests.support.need import missing
 from worker.devnet.devnet import Devnet, start_devnet
 
+ARBITRUM = 42161
+
 
 def need_anvil() -> None:
     """Skip, or fail in CI, when there is neither anvil nor the npm that can install it."""
@@ -36,3 +38,18 @@ def devnet(shared_devnet: Devnet) -> Devnet:
     """A devnet in its first state: no accounts, faults, intents or counters."""
     shared_devnet.reset()
     return shared_devnet
+
+
+@pytest.fixture(scope="session")
+def shared_cross_devnet() -> Iterator[Devnet]:
+    """One devnet of Base and Arbitrum for the whole run. Ask for ``cross_devnet`` instead."""
+    need_anvil()
+    with start_devnet(also=[ARBITRUM]) as running:
+        yield running
+
+
+@pytest.fixture
+def cross_devnet(shared_cross_devnet: Devnet) -> Devnet:
+    """A devnet of two chains in its first state."""
+    shared_cross_devnet.reset()
+    return shared_cross_devnet

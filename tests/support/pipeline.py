@@ -25,6 +25,7 @@ from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
 from worker.keys.keystore import SCRYPT_N_RANDOM_PASSPHRASE, KeystoreFiles
 from worker.ledger.redis_ledger import RedisLedger
+from worker.policies import Permit2Claim
 from worker.policies.base import Execution
 from worker.sessions.file import load_session_file
 from worker.sessions.importing import RegisteredSession, verify
@@ -55,6 +56,11 @@ class Pipeline:
             "redis_url": SecretStr(redis_url),
             "rpc_url": SecretStr(devnet.rpc_url),
             "chain_id": devnet.chain_id,
+            "source_rpc_urls": {
+                chain_id: SecretStr(url)
+                for chain_id, url in devnet.rpc_urls.items()
+                if chain_id != devnet.chain_id
+            },
             "orchestrator_url": devnet.orchestrator_url,
             "orchestrator_api_key": SecretStr(devnet.api_key),
             "keystore_dir": directory / "keys",
@@ -92,6 +98,8 @@ class Pipeline:
         valid_for_s: int = 86_400,
         actions: Sequence[Action] | None = None,
         restrict: bool = True,
+        chain: int | None = None,
+        claim_policies: Sequence[Permit2Claim] = (),
     ) -> RegisteredSession:
         """A session that the owner approves for our key, imported."""
         now_s = int(time.time())
@@ -100,11 +108,13 @@ class Pipeline:
             self.key_address,
             actions=actions or [usdc_transfer(limit, valid_until_ms=(now_s + valid_for_s) * 1000)],
             restrict=restrict,
+            chain=chain or self.devnet.chain_id,
+            claim_policies=claim_policies,
         )
         session = verify(
             load_session_file(text),
             our_keys=[self.key_address],
-            chain_id=self.devnet.chain_id,
+            chain_id=tuple(self.devnet.rpc_urls),
             now_s=now_s,
         )
         self.runtime.sessions.put(session)
@@ -113,7 +123,10 @@ class Pipeline:
     def submit(self, key: str, *calls: Execution, **fields: Any) -> str:
         """Enqueue an intent of the session; its id."""
         intent = TradeIntent(
-            fields.pop("session_id", self.session.session_id), key, calls or (transfer(10_000_000),), **fields
+            fields.pop("session_id", self.session.session_id),
+            key,
+            calls if calls or "trade" in fields else (transfer(10_000_000),),
+            **fields,
         )
         return enqueue(self.runtime, intent).record.intent_id
 

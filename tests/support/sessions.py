@@ -8,7 +8,7 @@ from typing import Any
 
 from eth_hash.auto import keccak
 
-from worker.policies import SpendingLimits, TimeFrame, TokenLimit
+from worker.policies import Permit2Claim, SpendingLimits, TimeFrame, TokenLimit
 from worker.sessions.approval import approve
 from worker.sessions.model import Action, EcdsaOwners, Session
 from worker.signing.sign import address_of
@@ -61,6 +61,7 @@ def make_session_file(
     more_owner_keys: Sequence[bytes] = (),
     verify_executions: bool | None = None,
     other_chains: Sequence[HashAndChainId] = (),
+    claim_policies: Sequence[Permit2Claim] = (),
 ) -> str:
     """A session file with the owner's approval.
 
@@ -82,6 +83,7 @@ def make_session_file(
         more_owner_keys: further owners of the account, who all sign.
         verify_executions: the SDK's signer option.
         other_chains: digests of the same approval on other chains.
+        claim_policies: at most one; only without ``restrict``.
     """
     addresses = (session_key_address,) if isinstance(session_key_address, str) else tuple(session_key_address)
     session = Session(
@@ -91,6 +93,7 @@ def make_session_file(
         if actions is not None
         else (usdc_transfer(limit, valid_until_ms=valid_until_ms),),
         restrict_to_actions=restrict,
+        claim_policies=tuple(claim_policies),
     )
     return approve(
         session,

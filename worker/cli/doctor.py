@@ -71,20 +71,25 @@ def examine(config: Settings, *, bound_s: float = BOUND_S) -> list[Finding]:
         ),
         _Group([("key store", lambda: _ok(key_store(config).check()))]),
         _Group([("orchestrator", lambda: _ok(services.orchestrator.check()))]),
-        _Group(
-            [
-                ("chain", lambda: _ok(_chain_id(services.chain))),
-                ("emissary", lambda: _ok(_emissary(services.chain))),
-                ("token decimals", lambda: _ok(_decimals(services.chain, config.chain_id))),
-                ("clock", lambda: _ok(_clock(services.chain, config.max_clock_skew_s))),
-            ]
-        ),
+        *(_Group(_looks_at(services, chain_id)) for chain_id in services.chain_ids),
     ]
     return [finding for group in groups for finding in group.findings(ends, bound_s)]
 
 
 #: What a look gives: ok or warn, what was seen, and the fix.
 _Seen = tuple[Literal["ok", "warn", "fail"], str, str]
+
+
+def _looks_at(services: Runtime, chain_id: int) -> list[tuple[str, Callable[[], _Seen]]]:
+    """What is looked at on a chain. Those of further chains carry its id in their names."""
+    config = services.settings
+    suffix = "" if chain_id == config.chain_id else f" {chain_id}"
+    return [
+        (f"chain{suffix}", lambda: _ok(_chain_id(services.chain_of(chain_id)))),
+        (f"emissary{suffix}", lambda: _ok(_emissary(services.chain_of(chain_id)))),
+        (f"token decimals{suffix}", lambda: _ok(_decimals(services.chain_of(chain_id), chain_id))),
+        (f"clock{suffix}", lambda: _ok(_clock(services.chain_of(chain_id), config.max_clock_skew_s))),
+    ]
 
 
 class _Group:

@@ -72,7 +72,7 @@ def import_session(
     session = verify(
         parsed,
         our_keys=[key.address for key in key_store(services.settings).list()],
-        chain_id=services.settings.chain_id,
+        chain_id=services.chain_ids,
         now_s=int(time.time()),
         nonce=_read_nonce(services, parsed),
     )
@@ -296,10 +296,10 @@ def _read_nonce(services: Runtime, file: AnySessionFile) -> int | None:
     from worker.chain.errors import WrongChainError
     from worker.execution.prepare import read_enable_nonce
 
-    if file.nonce is not None or file.chain != services.settings.chain_id:
+    if file.nonce is not None or file.chain not in services.chain_ids:
         return None
     try:
-        return read_enable_nonce(services, file.account.address)
+        return read_enable_nonce(services, file.account.address, file.chain)
     except WrongChainError:
         raise
     except ServiceError:
@@ -317,7 +317,7 @@ def _chain_state(services: Runtime, session: RegisteredSession) -> ChainState:
     from worker.signing.contracts import SMART_SESSION_EMISSARY
 
     def ask(data: bytes) -> bytes:
-        return services.chain.call(SMART_SESSION_EMISSARY, data)
+        return services.chain_of(session.chain_id).call(SMART_SESSION_EMISSARY, data)
 
     enabled = emissary.decode_is_permission_enabled(
         ask(emissary.is_permission_enabled_call(session.account, session.permission_id))

@@ -293,7 +293,7 @@ def judge(
         chain_s=state.time_s,
         latest_s=latest_s + runtime.settings.execution_margin_s,
         amount=amount_format(session.chain_id),
-        whitelist=read_whitelist(runtime, session.table, executions),
+        whitelist=read_whitelist(runtime, session.table, executions, session.chain_id),
     )
     if isinstance(verdict, Deny):
         index = verdict.call_index - ahead

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from eth_abi.abi import encode
 from eth_hash.auto import keccak
@@ -24,6 +25,9 @@ from worker.sessions import emissary
 from worker.sessions.importing import RegisteredSession
 from worker.sessions.v2 import SessionV2
 from worker.signing.contracts import SMART_SESSION_EMISSARY
+
+if TYPE_CHECKING:
+    from worker.chain.reader import ChainReader
 
 _FALLBACK = (FALLBACK_TARGET, FALLBACK_SELECTOR)
 
@@ -108,7 +112,7 @@ def compare_counters(runtime: Runtime, session: RegisteredSession) -> tuple[Coun
     """
     # asked once each: an operator can repeat a command, and a revert would not go away
     enabled = emissary.decode_is_permission_enabled(
-        runtime.chain.call(
+        runtime.chain_of(session.chain_id).call(
             SMART_SESSION_EMISSARY,
             emissary.is_permission_enabled_call(session.account, session.permission_id),
         )
@@ -184,7 +188,7 @@ def _read(
         types = ["bytes32", *(["address"] * (2 + len(more)))]
         data = keccak(f"{function}({','.join(types)})".encode())[:4]
         data += encode(types, [config, SMART_SESSION_EMISSARY, *more, session.account])
-        return _words(function, _asked(runtime, contract, function, data))
+        return _words(function, _asked(runtime.chain_of(session.chain_id), contract, function, data))
 
     match counter.kind:
         case "spending-limits":
@@ -207,9 +211,9 @@ def _one(ask: Callable[[str], list[int]], function: str) -> int:
     return words[0]
 
 
-def _asked(runtime: Runtime, contract: str, function: str, data: bytes) -> bytes:
+def _asked(chain: ChainReader, contract: str, function: str, data: bytes) -> bytes:
     try:
-        return runtime.chain.call(contract, data)
+        return chain.call(contract, data)
     except CallRevertedError:
         raise _UnknownError(
             f"{function} of {contract} reverts: its revision has no such getter, or nothing is enabled there"

@@ -132,7 +132,7 @@ def verify(
     file: AnySessionFile,
     *,
     our_keys: Collection[str],
-    chain_id: int,
+    chain_id: int | Collection[int],
     now_s: int,
     nonce: int | None = None,
 ) -> RegisteredSession:
@@ -141,18 +141,20 @@ def verify(
     Args:
         file: the parsed file.
         our_keys: addresses of the keys that we hold, in any case.
-        chain_id: the chain that this program serves.
+        chain_id: the chain that this program serves, or several.
         now_s: unix seconds.
         nonce: the account's enable nonce as read from the chain, tried first for a file that names none.
 
     Raises:
         SessionError: names the field that doesn't fit. ``SessionFileError`` when it contradicts the rest of the file.
     """
-    if file.chain != chain_id:
+    served = (chain_id,) if isinstance(chain_id, int) else chain_id
+    if file.chain not in served:
         raise SessionFileError(
-            f"is {_chain(file.chain)}, but this program serves {_chain(chain_id)}",
+            f"is {_chain(file.chain)}, but this program serves {', '.join(map(_chain, served))}",
             field="chain",
-            fix="import it where that chain is served, or set SESSION_EXECUTOR_CHAIN_ID",
+            fix="import it where that chain is served, or set SESSION_EXECUTOR_CHAIN_ID; for trades over several chains "
+            "add it to SESSION_EXECUTOR_SOURCE_RPC_URLS",
         )
     registered = recompute(file, nonce=nonce)
     held = {address.lower() for address in our_keys}

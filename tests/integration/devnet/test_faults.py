@@ -264,7 +264,7 @@ class TestLyingQuotes:
         ("lie", "words"),
         [
             ("other_sponsor", "no account"),
-            ("other_layer", "INTENT_EXECUTOR"),
+            ("other_layer", "no arbiter of the devnet"),
             ("second_element", "exactly one element"),
             ("changed_target", "NoPoliciesSet"),
             ("added_value", "spending-limits"),

@@ -7,6 +7,7 @@ from eth_utils.crypto import keccak
 
 from tests.support.pipeline import Pipeline
 from tests.support.policy_getters import GETTERS
+from tests.support.sessions import BASE
 from worker.execution.whitelist import read_whitelist
 from worker.policies import IntentExecution, Sudo, Whitelist
 from worker.policies.base import Execution
@@ -33,17 +34,19 @@ def _listed(address: str) -> bytes:
 
 def test_the_contract_s_answers_are_what_is_listed(pipeline: Pipeline) -> None:
     call = Execution(_TARGET, 0, _APPROVE)
-    assert read_whitelist(pipeline.runtime, _TABLE, [call]) == Whitelist()  # no contract is there
+    assert read_whitelist(pipeline.runtime, _TABLE, [call], BASE) == Whitelist()  # no contract is there
     pipeline.devnet.rpc.call("anvil_setCode", IntentExecution.address, "0x" + GETTERS)
-    assert read_whitelist(pipeline.runtime, _TABLE, [call]) == Whitelist()  # it reverts
+    assert read_whitelist(pipeline.runtime, _TABLE, [call], BASE) == Whitelist()  # it reverts
     _answer(pipeline, _listed(_TARGET), 1)
     _answer(pipeline, _listed(_SPENDER), 1, size=31)  # no whole word: not understood, so not listed
     _answer(pipeline, keccak(text="paymaster()")[:4], int(_PAYMASTER, 16))
-    assert read_whitelist(pipeline.runtime, _TABLE, [call]) == Whitelist(frozenset({_TARGET}), _PAYMASTER)
+    assert read_whitelist(pipeline.runtime, _TABLE, [call], BASE) == Whitelist(
+        frozenset({_TARGET}), _PAYMASTER
+    )
 
 
 def test_calls_with_an_action_of_their_own_are_not_asked_about(pipeline: Pipeline) -> None:
     scoped = build_table([ActionPolicies(_TARGET, _APPROVE[:4], (Sudo(),))])
     pipeline.devnet.rpc.call("anvil_setCode", IntentExecution.address, "0x" + GETTERS)
     _answer(pipeline, _listed(_TARGET), 1)
-    assert read_whitelist(pipeline.runtime, scoped, [Execution(_TARGET, 0, _APPROVE)]) == Whitelist()
+    assert read_whitelist(pipeline.runtime, scoped, [Execution(_TARGET, 0, _APPROVE)], BASE) == Whitelist()

@@ -1,0 +1,167 @@
+"""Trades from Base to Arbitrum by our own pipeline, on two real chains with a Permit2 that verifies what was signed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cross_chain import (
+    ARBITRUM,
+    BASE,
+    FUNDS,
+    RECIPIENT,
+    USDC_OF,
+    CrossChain,
+    claim_policy,
+)
+from tests.support.pipeline import transfer
+from tests.support.sessions import ACCOUNT
+from worker.devnet.devnet import Devnet
+from worker.intents.states import State
+
+pytestmark = pytest.mark.services
+
+STRANGER = "0x" + "51" * 20
+
+
+@pytest.fixture
+def make_pipeline(cross_devnet: Devnet, redis_url: str, tmp_path: Path) -> Callable[..., CrossChain]:
+    """A pipeline over the two chains."""
+
+    def make(**settings: Any) -> CrossChain:
+        return CrossChain(cross_devnet, redis_url, tmp_path, **settings)
+
+    return make
+
+
+@pytest.fixture
+def pipeline(make_pipeline: Callable[..., CrossChain]) -> CrossChain:
+    """With claim policies that allow what the tests ask for."""
+    return make_pipeline()
+
+
+class TestTrades:
+    """What was asked for arrives, what it costs is taken, and nothing else."""
+
+    def test_the_first_trade_enables_both_sessions_and_the_next_one_uses_them(
+        self, pipeline: CrossChain
+    ) -> None:
+        first = pipeline.run(pipeline.submit_trade("a"))[0]
+        assert first.state is State.COMPLETED, first.reason
+        assert first.fields["enable_chains"] == f"{BASE} {ARBITRUM}"
+        assert pipeline.held() == (FUNDS - 5_000_000, 5_000_000)
+        second = pipeline.run(
+            pipeline.submit_trade("b", calls=[transfer(2_000_000, token=USDC_OF[ARBITRUM])])
+        )[0]
+        assert second.state is State.COMPLETED, second.reason
+        assert second.fields["enable_chains"] == ""
+        assert pipeline.held() == (FUNDS - 10_000_000, 8_000_000)
+        assert pipeline.held(RECIPIENT) == (0, 2_000_000)
+        # each was filled once on Arbitrum and claimed once on Base
+        ids = [record.orchestrator_id for record in (first, second)]
+        filled = pipeline.devnet.executions(ACCOUNT, chain_id=ARBITRUM)
+        assert [(done.intent_id, done.enabled) for done in filled] == [(ids[0], True), (ids[1], False)]
+        assert [record.tx_hash for record in (first, second)] == [done.tx_hash for done in filled]
+        assert pipeline.devnet.claims(ACCOUNT, chain_id=BASE) == ids
+        assert pipeline.budget(pipeline.target) == (2_000_000, 0)
+
+    def test_who_pays_the_fee_takes_it_from_the_spend(self, pipeline: CrossChain) -> None:
+        record = pipeline.run(pipeline.submit_trade("a", sponsored=False))[0]
+        assert record.state is State.COMPLETED, record.reason
+        assert pipeline.held() == (FUNDS - 5_005_000, 5_000_000)
+        exact: dict[str, Any] = {"spend": [{"chain": BASE, "token": USDC_OF[BASE], "amount": "5000000"}]}
+        refused = pipeline.run(pipeline.submit_trade("b", pipeline.trade(**exact), sponsored=False))[0]
+        assert refused.state is State.REJECTED
+        assert "idsAndAmounts" in refused.reason
+        assert "the intent allows 5000000" in refused.reason
+
+    def test_tokens_of_both_chains_are_taken_for_one_delivery(self, pipeline: CrossChain) -> None:
+        pipeline.devnet.fund(ACCOUNT, usdc=3_000_000)
+        pipeline.devnet.fund(ACCOUNT, usdc=4_000_000, chain_id=ARBITRUM)
+        trade = pipeline.trade(
+            5_000_000,
+            sources=[pipeline.source.session_id, pipeline.target.session_id],
+            spend=[{"chain": chain, "token": token, "amount": "3000000"} for chain, token in USDC_OF.items()],
+        )
+        record = pipeline.run(pipeline.submit_trade("a", trade))[0]
+        assert record.state is State.COMPLETED, record.reason
+        assert pipeline.held() == (0, 4_000_000 - 2_000_000 + 5_000_000)
+        assert [len(pipeline.devnet.claims(ACCOUNT, chain_id=chain)) for chain in (BASE, ARBITRUM)] == [1, 1]
+
+    def test_source_calls_are_made_before_the_claim_and_count_against_their_session(
+        self, pipeline: CrossChain
+    ) -> None:
+        data = transfer(1_000_000).data.hex()
+        calls = {str(BASE): [{"to": USDC_OF[BASE], "data": f"0x{data}"}]}
+        record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(sourceCalls=calls)))[0]
+        assert record.state is State.COMPLETED, record.reason
+        assert pipeline.held() == (FUNDS - 6_000_000, 5_000_000)
+        assert pipeline.held(RECIPIENT) == (1_000_000, 0)
+        assert pipeline.budget(pipeline.source) == (1_000_000, 0)
+        assert pipeline.budget(pipeline.target) == (0, 0)
+
+    def test_all_there_is_or_exactly_so_much(self, pipeline: CrossChain) -> None:
+        pipeline.devnet.fund(ACCOUNT, usdc=7_000_000)
+        exact = pipeline.trade(
+            2_000_000,
+            exactInputs=True,
+            spend=[{"chain": BASE, "token": USDC_OF[BASE], "amount": "2500000"}],
+        )
+        assert pipeline.run(pipeline.submit_trade("exact", exact))[0].state is State.COMPLETED
+        assert pipeline.held() == (4_500_000, 2_500_000)
+        assert pipeline.run(pipeline.submit_trade("all", pipeline.trade(None)))[0].state is State.COMPLETED
+        assert pipeline.held() == (0, 7_000_000)
+
+    def test_another_recipient_where_the_claim_policy_allows_it(
+        self, make_pipeline: Callable[..., CrossChain]
+    ) -> None:
+        pipeline = make_pipeline(claim=claim_policy(recipient_is_sponsor=False))
+        record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(recipient=RECIPIENT)))[0]
+        assert record.state is State.COMPLETED, record.reason
+        assert pipeline.held(RECIPIENT) == (0, 5_000_000)
+
+
+class TestRefusals:
+    """What a session's claim policy does not allow, and what nobody can fill, ends without a signature."""
+
+    @pytest.mark.parametrize(
+        ("claim", "trade", "field"),
+        [
+            ({}, {"recipient": STRANGER}, "recipientIsSponsor"),
+            ({"arbiters": (STRANGER,)}, {}, "arbiters"),
+            ({"tokens_in": claim_policy().tokens_in[1:]}, {}, "tokensIn"),
+        ],
+    )
+    def test_the_claim_policy_decides_before_we_sign(
+        self,
+        make_pipeline: Callable[..., CrossChain],
+        claim: dict[str, Any],
+        trade: dict[str, Any],
+        field: str,
+    ) -> None:
+        pipeline = make_pipeline(claim=claim_policy(**claim))
+        record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(**trade)))[0]
+        assert record.state is State.REJECTED
+        assert "permit2-claim" in record.reason
+        assert field in record.reason
+        assert not record.body
+        assert not pipeline.devnet.requests("/intent-operations")
+
+    def test_too_little_on_the_source_chain_is_said_by_the_orchestrator(self, pipeline: CrossChain) -> None:
+        pipeline.devnet.fund(ACCOUNT, usdc=4_999_999)
+        record = pipeline.run(pipeline.submit_trade("a"))[0]
+        assert record.state is State.FAILED
+        assert "Insufficient balance" in record.reason
+        assert pipeline.budget(pipeline.target) == (0, 0)
+
+    def test_a_fill_that_cannot_be_claimed_ends_as_failed(self, pipeline: CrossChain) -> None:
+        pipeline.devnet.set_delays(preconfirm_ms=0, fill_ms=0, complete_ms=1_500)
+        intent_id = pipeline.submit_trade("a")
+        pipeline.until(lambda: pipeline.ledger.get(intent_id).orchestrator_status == "FILLED", intent_id)
+        pipeline.devnet.fund(ACCOUNT, usdc=0)
+        record = pipeline.run(intent_id)[0]
+        assert record.state is State.FAILED
+        assert pipeline.held() == (0, 5_000_000)
