@@ -1,9 +1,10 @@
 // The devnet of the environment, as the SDK sees it.
 import { type RhinestoneAccount, type RhinestoneAccountConfig, RhinestoneSDK } from '@rhinestone/sdk'
 import { type Address, createPublicClient, erc20Abi, getAddress, type Hex, http } from 'viem'
-import { base } from 'viem/chains'
+import { arbitrum, base } from 'viem/chains'
 
 export const USDC: Address = '0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913'
+export const USDC_ON_ARBITRUM: Address = '0xaf88d065e77c8cC2239327C5EDb3A432268e5831'
 export const TRANSFER: Hex = '0xa9059cbb'
 
 /** A variable of the environment; the caller gives every one. */
@@ -13,10 +14,17 @@ export function need(name: string): string {
   return value
 }
 
+/** Only a devnet of two chains has it. */
+const arbitrumUrl = process.env.ARBITRUM_RPC_URL
+
+const apiKey = need('API_KEY')
+const urls: Record<number, string> = { [base.id]: need('RPC_URL') }
+if (arbitrumUrl) urls[arbitrum.id] = arbitrumUrl
+
 const rhinestone = new RhinestoneSDK({
-  apiKey: need('API_KEY'),
+  apiKey,
   endpointUrl: need('ORCHESTRATOR_URL'),
-  provider: { type: 'custom', urls: { [base.id]: need('RPC_URL') } },
+  provider: { type: 'custom', urls },
 })
 const chain = createPublicClient({ chain: base, transport: http(need('RPC_URL')) })
 
@@ -47,4 +55,14 @@ export async function putOnChain(account: RhinestoneAccount, usdc: bigint): Prom
 /** USDC of an address in base units, read from the chain. */
 export function usdcOf(address: string): Promise<bigint> {
   return chain.readContract({ address: USDC, abi: erc20Abi, functionName: 'balanceOf', args: [getAddress(address)] })
+}
+
+/** The same on Arbitrum. */
+export function usdcOnArbitrum(address: string): Promise<bigint> {
+  return createPublicClient({ chain: arbitrum, transport: http(need('ARBITRUM_RPC_URL')) }).readContract({
+    address: USDC_ON_ARBITRUM,
+    abi: erc20Abi,
+    functionName: 'balanceOf',
+    args: [getAddress(address)],
+  })
 }

@@ -200,6 +200,7 @@ def devnet_environment(devnet: Devnet) -> dict[str, str]:
         "RPC_URL": devnet.rpc_url,
         "ORCHESTRATOR_URL": devnet.orchestrator_url,
         "API_KEY": devnet.api_key,
+        **({"ARBITRUM_RPC_URL": devnet.rpc_urls[42161]} if 42161 in devnet.rpc_urls else {}),
     }
 
 

@@ -38,9 +38,13 @@ def devnet(
     fork_url: Annotated[
         str | None, typer.Option(help="Fork the chain behind this JSON-RPC endpoint.")
     ] = None,
+    also: Annotated[
+        list[int] | None,
+        typer.Option(help="Id of a further chain for trades over several, such as 42161; may be repeated."),
+    ] = None,
 ) -> None:
     """Run a local chain with an orchestrator until interrupted; prints the settings that point a worker at it."""
     require_extra()
     from worker.devnet.devnet import run_forever
 
-    raise typer.Exit(run_forever(port, rpc_port, fork_url))
+    raise typer.Exit(run_forever(port, rpc_port, fork_url, also or ()))

@@ -19,7 +19,9 @@ from tests.support.cross_chain import (
 )
 from tests.support.pipeline import transfer
 from tests.support.sessions import ACCOUNT
+from worker.devnet.chain import ARBITER, RELAYER, revert_reason
 from worker.devnet.devnet import Devnet
+from worker.devnet.errors import RpcError
 from worker.intents.states import State
 
 pytestmark = pytest.mark.services
@@ -122,6 +124,39 @@ class TestTrades:
         record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(recipient=RECIPIENT)))[0]
         assert record.state is State.COMPLETED, record.reason
         assert pipeline.held(RECIPIENT) == (0, 5_000_000)
+
+
+class TestChain:
+    """The contracts decide by what was signed, whoever asks them."""
+
+    def test_a_claim_is_taken_once_and_only_as_it_was_signed(self, pipeline: CrossChain) -> None:
+        for key in ("a", "b"):  # the second one does not enable anything
+            record = pipeline.run(pipeline.submit_trade(key))[0]
+            assert record.state is State.COMPLETED, record.reason
+        rpc = pipeline.devnet.rpc_of(BASE)
+        [_, entry] = rpc.call("eth_getLogs", {"address": ARBITER, "fromBlock": "0x0", "toBlock": "latest"})
+        data = str(rpc.call("eth_getTransactionByHash", entry["transactionHash"])["input"])
+        before = hex(int(entry["blockNumber"], 16) - 1)
+
+        def claim(data: str, block: str) -> str:
+            """How the arbiter's call ends at a block: its revert, or nothing."""
+            call = {"from": RELAYER, "to": ARBITER, "data": data, "gas": hex(10_000_000)}
+            try:
+                rpc.call("eth_call", call, block)
+            except RpcError as error:
+                return revert_reason(error)
+            return ""
+
+        assert claim(data, before) == ""
+        assert claim(data, "latest") == "InvalidNonce"
+        amount, recipient = f"{5_000_000:064x}", f"{int(ACCOUNT, 16):064x}"
+        for wrong in (
+            data.replace(amount, f"{5_000_001:064x}"),
+            data[:74] + data[74:].replace(recipient, f"{int(STRANGER, 16):064x}"),
+            data.replace(f"{ARBITRUM:064x}", f"{BASE:064x}"),
+        ):
+            assert wrong != data
+            assert claim(wrong, before) == "InvalidContractSignature"
 
 
 class TestRefusals:
