@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.support.vault",
     "tests.support.deployment",
     "tests.support.vectors",
+    "tests.support.summary",
 ]
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.cross_chain import ARBITRUM, BASE, USDC_OF, CrossChain
 from tests.support.pipeline import RECIPIENT, Pipeline, transfer
+from tests.support.summary import tell
+from worker.devnet.devnet import Devnet
 from worker.intents.states import State
 
 ALPS, BLANC = "2026-01.alps", "2026-04.blanc"
@@ -25,6 +29,11 @@ _ELEMENT = "/intentOp/elements/0"
 _MANDATE = f"{_ELEMENT}/mandate"
 _CONTEXT = f"{_MANDATE}/qualifier/settlementContext"
 _OPS = f"{_MANDATE}/destinationOps"
+
+
+def _refund(**changes: Any) -> dict[str, Any]:
+    return {"token": "0x" + "00" * 20, "exchangeRate": "0", "overhead": "0", **changes}
+
 
 #: JSON pointer into the alps answer, the value put there, and how the path in the refusal ends.
 OF_ALPS: list[tuple[str, Any, str]] = [
@@ -119,6 +128,93 @@ OF_BLANC: list[tuple[str, Any, str]] = [
 
 MUTATIONS = [(ALPS, *row) for row in OF_ALPS] + [(BLANC, *row) for row in OF_BLANC]
 
+_ARBITRUM_USDC, _BASE_USDC = (str(int(USDC_OF[chain], 16)) for chain in (ARBITRUM, BASE))
+_CLAIM_OPS = f"{_MANDATE}/preClaimOps"
+_APPROVE_STRANGER = "0x095ea7b3" + "00" * 12 + STRANGER[2:] + "ff" * 32
+
+#: The same for the alps answer to a trade that takes USDC of Base by Permit2 and delivers it on Arbitrum.
+OF_PERMIT2: list[tuple[str, Any, str]] = [
+    ("/intentOp/sponsor", STRANGER, "intentOp.sponsor"),
+    ("/intentOp/nonce", str(2**256), "intentOp.nonce"),
+    ("/intentOp/expires", str(IN_TEN_YEARS), "intentOp.expires"),
+    ("/intentOp/elements", [], "intentOp.elements"),
+    ("/intentOp/elements/-", {}, "elements[1].mandate"),
+    ("/intentCost/hasFulfilledAll", False, "hasFulfilledAll"),
+    # who takes what, where
+    (f"{_ELEMENT}/arbiter", STRANGER, "elements[0].arbiter"),
+    (f"{_ELEMENT}/arbiter", "0x00", "elements[0].arbiter"),
+    (f"{_ELEMENT}/chainId", "10", "elements[0].chainId"),
+    (f"{_ELEMENT}/chainId", str(ARBITRUM), "elements[0].chainId"),
+    (f"{_ELEMENT}/idsAndAmounts", [], "elements[0].idsAndAmounts"),
+    (f"{_ELEMENT}/idsAndAmounts/0/0", _ARBITRUM_USDC, "elements[0].idsAndAmounts"),
+    (f"{_ELEMENT}/idsAndAmounts/0/0", str(2**160 + int(_BASE_USDC)), "idsAndAmounts[0]"),
+    (f"{_ELEMENT}/idsAndAmounts/0/1", "5500001", "elements[0].idsAndAmounts"),
+    (f"{_ELEMENT}/idsAndAmounts/0/1", "0", "elements[0].idsAndAmounts[0]"),
+    (f"{_ELEMENT}/idsAndAmounts/0/1", str(2**256), "elements[0].idsAndAmounts[0][1]"),
+    (f"{_ELEMENT}/idsAndAmounts/-", [_BASE_USDC, "500001"], "elements[0].idsAndAmounts"),
+    (f"{_ELEMENT}/spendTokens/0/1", "4999999", "elements[0].spendTokens"),
+    # for whom, what, until when
+    (f"{_MANDATE}/recipient", STRANGER, "mandate.recipient"),
+    (f"{_MANDATE}/tokenOut", [], "mandate.tokenOut"),
+    (f"{_MANDATE}/tokenOut/0/0", _BASE_USDC, "mandate.tokenOut"),
+    (f"{_MANDATE}/tokenOut/0/1", "4999999", "mandate.tokenOut"),
+    (f"{_MANDATE}/tokenOut/-", ["1", "1"], "mandate.tokenOut"),
+    (f"{_MANDATE}/destinationChainId", str(BASE), "mandate.destinationChainId"),
+    (f"{_MANDATE}/destinationChainId", "10", "mandate.destinationChainId"),
+    (f"{_MANDATE}/fillDeadline", "1", "mandate.fillDeadline"),
+    (f"{_MANDATE}/fillDeadline", str(IN_TEN_YEARS), "mandate.fillDeadline"),
+    (f"{_MANDATE}/minGas", "100000001", "mandate.minGas"),
+    (f"{_MANDATE}/minGas", str(2**128), "mandate.minGas"),
+    # the account's calls on both sides
+    (f"{_OPS}/vt", "0x0201" + "00" * 30, "destinationOps.vt"),
+    (f"{_OPS}/ops", [], "destinationOps.ops"),
+    (f"{_OPS}/ops/0/to", STRANGER, "destinationOps.ops[0]"),
+    (f"{_OPS}/ops/0/value", "1", "destinationOps.ops[0]"),
+    (f"{_OPS}/ops/0/data", ELSEWHERE, "destinationOps.ops[0]"),
+    (f"{_OPS}/ops/-", EXTRA, "destinationOps.ops[1]"),
+    (f"{_CLAIM_OPS}/vt", "0x0205" + "00" * 29 + "01", "preClaimOps.vt"),
+    (f"{_CLAIM_OPS}/ops", [], "preClaimOps.ops"),
+    (f"{_CLAIM_OPS}/ops/0/to", STRANGER, "preClaimOps.ops[0]"),
+    (f"{_CLAIM_OPS}/ops/0/value", "1", "preClaimOps.ops[0]"),
+    (f"{_CLAIM_OPS}/ops/0/data", ELSEWHERE, "preClaimOps.ops[0]"),
+    (f"{_CLAIM_OPS}/ops/-", EXTRA, "preClaimOps.ops[1]"),
+    (
+        f"{_CLAIM_OPS}/ops/-",
+        {"to": USDC_OF[BASE], "value": "0", "data": _APPROVE_STRANGER},
+        "preClaimOps.ops[1]",
+    ),
+    # how it settles
+    (f"{_CONTEXT}/settlementLayer", "ECO", "settlementContext.settlementLayer"),
+    (f"{_CONTEXT}/settlementLayer", "WORMHOLE", "settlementContext.settlementLayer"),
+    (f"{_CONTEXT}/settlementLayer", "INTENT_EXECUTOR", "settlementContext.fundingMethod"),
+    (f"{_CONTEXT}/fundingMethod", "COMPACT", "settlementContext.fundingMethod"),
+    (f"{_CONTEXT}/fundingMethod", "NO_FUNDING", "settlementContext.fundingMethod"),
+    (f"{_CONTEXT}/using7579", False, "settlementContext.using7579"),
+    (f"{_CONTEXT}/gasRefund", _refund(token=STRANGER), "gasRefund.token"),
+    (f"{_CONTEXT}/gasRefund", _refund(exchangeRate="1"), "gasRefund.exchangeRate"),
+    (f"{_CONTEXT}/gasRefund", _refund(overhead="1"), "gasRefund.overhead"),
+    (f"{_MANDATE}/qualifier/encodedVal", "0x" + "00" * 20_000, "qualifier.encodedVal"),
+    (f"{_MANDATE}/qualifier/encodedVal", "1234", "qualifier.encodedVal"),
+]
+
+
+def refuse_all(
+    pipeline: Pipeline, path: str, rows: list[tuple[str, Any, str]], submit: Callable[[str], str]
+) -> list[str]:
+    """What did not happen as it should: each row's quote refused by the field's name, and nothing of it signed."""
+    wrong: list[str] = []
+    for number, (pointer, value, field) in enumerate(rows):
+        pipeline.devnet.add_fault("alter_quote", path=path, values={pointer: value})
+        intent_id = submit(f"changed {number}")
+        pipeline.step()
+        record = pipeline.ledger.get(intent_id)
+        refused = record.reason.split(" ")[0].rstrip(":").endswith(field)
+        if not (record.state is State.REJECTED and refused) or record.body or record.fields.get("digests"):
+            wrong.append(f"{pointer} = {str(value)[:80]}: {record.state} {record.reason}")
+        pipeline.messages.clear()
+    assert all(fault["hits"] == 1 for fault in pipeline.devnet.faults())
+    return wrong
+
 
 @pytest.mark.parametrize("version", [ALPS, BLANC])
 def test_changed_in_one_field_a_quote_is_refused_and_untouched_it_is_signed(
@@ -126,19 +222,10 @@ def test_changed_in_one_field_a_quote_is_refused_and_untouched_it_is_signed(
 ) -> None:
     pipeline = make_pipeline(orchestrator_version=version)
     rows = [row[1:] for row in MUTATIONS if row[0] == version]
-    wrong: list[str] = []
-    for number, (pointer, value, field) in enumerate(rows):
-        pipeline.devnet.add_fault("alter_quote", path=PATHS[version], values={pointer: value})
-        intent_id = pipeline.submit(f"changed {number}", transfer(1), transfer(2))
-        pipeline.step()
-        record = pipeline.ledger.get(intent_id)
-        refused = record.reason.split(" ")[0].rstrip(":").endswith(field)
-        if not (record.state is State.REJECTED and refused) or record.body or record.fields.get("digests"):
-            wrong.append(f"{pointer} = {value!r}: {record.state} {record.reason}")
-        pipeline.messages.clear()
-    assert not wrong
+    assert not refuse_all(
+        pipeline, PATHS[version], rows, lambda key: pipeline.submit(key, transfer(1), transfer(2))
+    )
     assert pipeline.budget() == (0, 0)
-    assert all(fault["hits"] == 1 for fault in pipeline.devnet.faults())
     posted = {entry["path"] for entry in pipeline.devnet.requests(method="POST")}
     assert posted == {PATHS[version]}  # nothing was submitted
     before = pipeline.devnet.usdc_balance(RECIPIENT)
@@ -147,6 +234,36 @@ def test_changed_in_one_field_a_quote_is_refused_and_untouched_it_is_signed(
     assert pipeline.devnet.usdc_balance(RECIPIENT) - before == 3
 
 
+def test_a_trade_over_two_chains_is_refused_by_each_changed_field_and_untouched_it_is_signed(
+    cross_devnet: Devnet, redis_url: str, tmp_path: Path
+) -> None:
+    pipeline = CrossChain(cross_devnet, redis_url, tmp_path)
+    before = [{"to": USDC_OF[BASE], "data": "0x" + transfer(1).data.hex()}]
+    trade = pipeline.trade(
+        sourceCalls={str(BASE): before}, settlementLayers=["ACROSS"], sourceAssets=["USDC"]
+    )
+
+    def submit(key: str) -> str:
+        return pipeline.submit_trade(key, trade, calls=[transfer(2, token=USDC_OF[ARBITRUM])])
+
+    # the first one enables the sessions
+    assert pipeline.run(submit("enabling"))[0].state is State.COMPLETED
+    budgets = [pipeline.budget(session) for session in (pipeline.source, pipeline.target)]
+    assert budgets == [(1, 0), (2, 0)]
+    submits = len(cross_devnet.requests("/intent-operations"))
+    assert not refuse_all(pipeline, PATHS[ALPS], OF_PERMIT2, submit)
+    assert [pipeline.budget(session) for session in (pipeline.source, pipeline.target)] == budgets
+    assert len(cross_devnet.requests("/intent-operations")) == submits
+    record = pipeline.run(submit("untouched"))[0]
+    assert record.state is State.COMPLETED, record.reason
+    assert pipeline.held(RECIPIENT) == (2, 4)
+
+
 def test_there_are_enough_of_them() -> None:
-    assert len(MUTATIONS) >= 40
-    assert len({(version, pointer, str(value)) for version, pointer, value, _ in MUTATIONS}) == len(MUTATIONS)
+    """Their number is in the report of the run."""
+    every = [*MUTATIONS, *(("permit2", *row) for row in OF_PERMIT2)]
+    assert len({(version, pointer, str(value)) for version, pointer, value, _ in every}) == len(every)
+    counts = {"alps": len(OF_ALPS), "alps over chains": len(OF_PERMIT2), "blanc": len(OF_BLANC)}
+    assert sum(counts.values()) >= 40
+    parts = ", ".join(f"{name} {count}" for name, count in counts.items())
+    tell(f"mutations={len(every)} ({parts})")
