@@ -21,6 +21,7 @@ from worker.cli import (
     intents,
     keys,
     ledger,
+    orchestrator,
     pauses,
     poison,
     session_checks,
@@ -43,6 +44,7 @@ session_checks.add_to(sessions.app)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(intents.app, name="intents")
 app.add_typer(strategies.app, name="strategies")
+app.add_typer(orchestrator.app, name="orchestrator")
 app.add_typer(ledger.app, name="ledger")
 pauses.add_to(app)
 console.add_to(app)

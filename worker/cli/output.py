@@ -23,6 +23,15 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_json_text(text: str) -> None:
+    """JSON that another program wrote, number for number as it came; what could steer a terminal is escaped."""
+    # such characters stand in strings only, where the escape means the same
+    escaped = (
+        letter if letter in "\n\r\t" or letter.isprintable() else json.dumps(letter)[1:-1] for letter in text
+    )
+    sys.stdout.write("".join(escaped) + "\n")
+
+
 def print_line(text: str) -> None:
     """One plain line on standard output."""
     sys.stdout.write(printable(text) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eth_utils.address import is_checksum_address
@@ -48,6 +48,23 @@ def insufficient(token: str, required: int, available: int) -> ApiError:
     """The 400 for an account that has too little of a token; base units."""
     context = {"token": token, "required": str(required), "available": str(available)}
     return ApiError(400, "Insufficient balance", context)
+
+
+class IlliquidError(ApiError):
+    """The 422 of a split: what could be filled (token -> base units each) and what could not."""
+
+    def __init__(self, available: Sequence[Mapping[str, str]], unfillable: Mapping[str, str]) -> None:
+        self.parts = {"availableIntents": list(available), "unfillable": dict(unfillable)}
+        super().__init__(422, "Insufficient liquidity to fill the full amount")
+
+    def body(self, trace_id: str) -> dict[str, Any]:
+        """Alps has no list of errors here."""
+        return {
+            **self.parts,
+            "error": "INSUFFICIENT_LIQUIDITY",
+            "message": self.message,
+            "traceId": trace_id,
+        }
 
 
 class SimulationFailedError(ApiError):

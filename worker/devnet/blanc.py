@@ -13,7 +13,7 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
-from worker.devnet.api_error import ApiError, as_list, as_object, invalid
+from worker.devnet.api_error import ApiError, IlliquidError, as_list, as_object, invalid
 from worker.devnet.chain import INTENT_EXECUTOR
 from worker.devnet.quotes import Alteration, StoredQuote, set_pointer
 from worker.devnet.verify import SINGLE_CHAIN_OPS_TYPES
@@ -174,8 +174,42 @@ def status_answer(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def chains_answer(chains: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to ``GET /chains``, from the alps one."""
+    return {f"eip155:{chain_id}": value for chain_id, value in chains.items()}
+
+
+def portfolio_answer(portfolio: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to ``GET /accounts/{address}/portfolio``, from the alps one."""
+    return {
+        "portfolio": [
+            {
+                "symbol": row["tokenName"],
+                "chains": [
+                    {
+                        "chainId": f"eip155:{entry['chainId']}",
+                        "address": entry["tokenAddress"],
+                        "decimals": row["tokenDecimals"],
+                        "amount": entry["balance"]["unlocked"],
+                    }
+                    for entry in row["tokenChainBalance"]
+                ],
+                "devnetNote": "unknown field",
+            }
+            for row in portfolio["portfolio"]
+        ]
+    }
+
+
 def error_body(error: ApiError, trace: str) -> dict[str, Any]:
     """The error envelope: a code, a message, and details in the shape that goes with the code."""
+    if isinstance(error, IlliquidError):
+        return {
+            "code": "INSUFFICIENT_LIQUIDITY",
+            "message": error.message,
+            "traceId": trace,
+            "details": error.parts,
+        }
     simulations = as_object((error.context or {}).get("error", {}), "error").get("simulations")
     if simulations:
         return {

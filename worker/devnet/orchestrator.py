@@ -19,6 +19,7 @@ from eth_utils.address import to_checksum_address
 from worker.devnet import blanc, claims, cross_chain, exact_json, verify
 from worker.devnet.api_error import (
     ApiError,
+    IlliquidError,
     SimulationFailedError,
     as_address,
     as_amount,
@@ -56,6 +57,9 @@ from worker.devnet.verify import ENABLE_MODE, EmissarySignature, InvalidSignatur
 
 log = logging.getLogger(__name__)
 
+# what one filler of the devnet has at hand, and how many there are
+FILLER_USDC = 400_000_000_000
+MAX_PARTS = 5
 TERMINAL = ("COMPLETED", "FAILED", "EXPIRED")
 
 
@@ -327,12 +331,21 @@ class DevOrchestrator:
                 "supportedTokens": tokens,
                 "nativeToken": by_symbol["ETH"],
                 "wrappedNativeToken": by_symbol["WETH"],
+                "explorer": {
+                    "url": "https://explorer.invalid",
+                    "addressPath": "/address/",
+                    "txPath": "/tx/",
+                },
+                "devnetNote": "unknown field",
             }
         return found
 
-    def portfolio(self, address: str) -> dict[str, Any]:
-        """``GET /accounts/{address}/portfolio``."""
+    def portfolio(
+        self, address: str, *, chains: Sequence[str] = (), tokens: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """``GET /accounts/{address}/portfolio``; ``chains`` and ``tokens`` (``chain:address``) narrow it down."""
         owner = as_address(address, "address")
+        only = {token.lower() for token in tokens}
         rows: list[dict[str, Any]] = []
         for symbol, decimals in (("USDC", 6), ("ETH", 18)):
             held = [
@@ -340,7 +353,11 @@ class DevOrchestrator:
                 for chain in self._chains.values()
                 for token, (name, _) in chain.tokens.items()
                 if name == symbol
+                and (not chains or str(chain.chain_id) in chains)
+                and (not only or f"{chain.chain_id}:{token}" in only)
             ]
+            if not held:
+                continue
             rows.append(
                 {
                     "tokenName": symbol,
@@ -357,6 +374,41 @@ class DevOrchestrator:
                 }
             )
         return {"portfolio": rows}
+
+    def split(self, body: object) -> dict[str, Any]:
+        """``POST /intents/split``: parts of at most ``FILLER_USDC``; what is no USDC of the chain cannot be filled.
+
+        Raises:
+            ApiError: 422 with what can be filled and what cannot.
+        """
+        request = as_object(body, "body")
+        chain = self._chains.get(as_number(request.get("chainId"), "chainId"))
+        if chain is None:
+            raise ApiError(400, f"Unsupported chain {request.get('chainId')}")
+        if "settlementLayers" in request:
+            layers = as_list(request["settlementLayers"], "settlementLayers")
+            if cross_chain.LAYER not in layers:
+                raise ApiError(400, "No Path Found")
+        intents: list[dict[str, str]] = []
+        unfillable: dict[str, str] = {}
+        for token, value in as_object(request.get("tokens"), "tokens").items():
+            left = as_amount(value, f"tokens.{token}")
+            if as_address(token, "tokens") != chain.usdc:
+                unfillable[token] = str(left)
+                continue
+            parts = [min(FILLER_USDC, left - done) for done in range(0, left, FILLER_USDC)]
+            intents += [{token: str(part)} for part in parts[:MAX_PARTS]]
+            if rest := sum(parts[MAX_PARTS:]):
+                unfillable[token] = str(rest)
+        if unfillable:
+            raise IlliquidError(intents, unfillable)
+        return {"intents": intents}
+
+    def blanc_split(self, body: object) -> dict[str, Any]:
+        """``POST /intents/splits``."""
+        request = dict(as_object(body, "body"))
+        request["chainId"] = blanc.chain_number(request.get("chainId"), "chainId")
+        return self.split(request)
 
     # --- control
 

@@ -62,8 +62,8 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
             trace = uuid.uuid4().hex
             headers = {"x-trace-id": trace}
             # where both versions have the path, the client says which it speaks
-            speaks_blanc = version == BLANC or request.headers.get("x-api-version") == BLANC
-            envelope = blanc.error_body if api and speaks_blanc else ApiError.body
+            speaks_blanc = version == BLANC or _speaks_blanc(request)
+            envelope = blanc.error_body if api and speaks_blanc else _alps_body
             try:
                 if api:
                     _check_headers(request, api_key if key else None, versions)
@@ -99,6 +99,21 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
         orchestrator.forget_quotes()
         return {}
 
+    def chains(request: Request, _body: Any) -> dict[str, Any]:
+        found = orchestrator.chains()
+        return blanc.chains_answer(found) if _speaks_blanc(request) else found
+
+    def portfolio(request: Request, _body: Any) -> dict[str, Any]:
+        # alps lists with commas, blanc repeats the name; both may be left out
+        wanted = [part for value in request.query_params.getlist("chainIds") for part in value.split(",")]
+        tokens = [part for value in request.query_params.getlist("tokens") for part in value.split(",")]
+        spoken = _speaks_blanc(request)
+        if spoken:
+            wanted = [str(blanc.chain_number(part, "chainIds")) for part in wanted]
+            tokens = [part.removeprefix("eip155:") for part in tokens]
+        found = orchestrator.portfolio(request.path_params["address"], chains=wanted, tokens=tokens)
+        return blanc.portfolio_answer(found) if spoken else found
+
     routes = [
         Route(
             "/intents/route",
@@ -127,15 +142,17 @@ def make_app(orchestrator: DevOrchestrator, control: Control, api_key: str) -> F
             methods=["POST"],
         ),
         Route(
+            "/intents/splits",
+            answer(lambda _, b: orchestrator.blanc_split(b), version=BLANC),
+            methods=["POST"],
+        ),
+        Route(
             "/intents/{id}",
             answer(lambda r, _: orchestrator.blanc_status(r.path_params["id"]), version=BLANC),
         ),
-        Route("/chains", answer(lambda _r, _b: orchestrator.chains(), key=False)),
-        Route(
-            "/accounts/{address}/portfolio",
-            # the portfolio's answer is alps' in both versions
-            answer(lambda r, _: orchestrator.portfolio(r.path_params["address"]), version=BOTH),
-        ),
+        Route("/chains", answer(chains, key=False, version=BOTH)),
+        Route("/accounts/{address}/portfolio", answer(portfolio, version=BOTH)),
+        Route("/intents/split", answer(lambda _, b: orchestrator.split(b)), methods=["POST"]),
         Route(
             "/devnet/accounts",
             answer(lambda _, b: orchestrator.register_account(b), status=201, api=False),
@@ -259,6 +276,14 @@ def _watch_parent(server: uvicorn.Server) -> None:
             if selector.select(PARENT_CHECK_S) and not os.read(descriptor, 4096):
                 break
     server.should_exit = True
+
+
+def _alps_body(error: ApiError, trace: str) -> dict[str, Any]:
+    return error.body(trace)
+
+
+def _speaks_blanc(request: Request) -> bool:
+    return request.headers.get("x-api-version") == BLANC
 
 
 def _check_headers(request: Request, api_key: str | None, versions: tuple[str, ...]) -> None:

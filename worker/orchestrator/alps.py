@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, cast
 from urllib.parse import quote as url_quote
 
 from worker.orchestrator import exact_json
+from worker.orchestrator.catalog import Portfolio, Splits, alps_filter, alps_portfolio
 from worker.orchestrator.client import Client, usable_id
 from worker.orchestrator.errors import (
     AuthError,
@@ -103,6 +104,28 @@ class AlpsOrchestrator(Client):
             fill_tx_hash=fill if isinstance(fill, str) else "",
             raw=value,
         )
+
+    def portfolio(
+        self, account: str, *, chains: Sequence[int] = (), tokens: Sequence[tuple[int, str]] = ()
+    ) -> Portfolio:
+        """GET /accounts/{account}/portfolio. Raises OrchestratorError subclasses."""
+        path = f"/accounts/{url_quote(account, safe='')}/portfolio{alps_filter(chains, tokens)}"
+        return self.read(self.exchange("GET", path), alps_portfolio)
+
+    def splits(self, chain_id: int, tokens: Mapping[str, int], *, layers: Sequence[str] = ()) -> Splits:
+        """POST /intents/split.
+
+        Raises:
+            InsufficientLiquidityError: not all of it can be filled.
+            OrchestratorError
+        """
+        body: dict[str, Any] = {
+            "chainId": chain_id,
+            "tokens": {token: str(amount) for token, amount in tokens.items()},
+        }
+        if layers:
+            body["settlementLayers"] = list(layers)
+        return self.splits_at("/intents/split", body)
 
     def has_envelope(self, reply: Reply) -> bool:
         """Whether an error reply carries a message where alps has it."""

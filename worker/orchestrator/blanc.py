@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, cast
 from urllib.parse import quote as url_quote
 
 from worker.orchestrator import exact_json
+from worker.orchestrator.catalog import Portfolio, Splits, blanc_filter, blanc_portfolio
 from worker.orchestrator.client import Client, usable_id
 from worker.orchestrator.errors import (
     AuthError,
@@ -127,6 +128,28 @@ class BlancOrchestrator(Client):
         return IntentStatus(
             status=self.line(str(value["status"])), fill_tx_hash=_fill_tx_hash(value), raw=value
         )
+
+    def portfolio(
+        self, account: str, *, chains: Sequence[int] = (), tokens: Sequence[tuple[int, str]] = ()
+    ) -> Portfolio:
+        """GET /accounts/{account}/portfolio. Raises OrchestratorError subclasses."""
+        path = f"/accounts/{url_quote(account, safe='')}/portfolio{blanc_filter(chains, tokens)}"
+        return self.read(self.exchange("GET", path), blanc_portfolio)
+
+    def splits(self, chain_id: int, tokens: Mapping[str, int], *, layers: Sequence[str] = ()) -> Splits:
+        """POST /intents/splits.
+
+        Raises:
+            InsufficientLiquidityError: not all of it can be filled.
+            OrchestratorError
+        """
+        body: dict[str, Any] = {
+            "chainId": f"eip155:{chain_id}",
+            "tokens": {token: str(amount) for token, amount in tokens.items()},
+        }
+        if layers:
+            body["settlementLayers"] = list(layers)
+        return self.splits_at("/intents/splits", body)
 
     def has_envelope(self, reply: Reply) -> bool:
         """Whether an error reply carries a code."""

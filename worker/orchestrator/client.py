@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any, Literal, NoReturn, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from worker.errors import InputError
 from worker.orchestrator import exact_json
-from worker.orchestrator.errors import RateLimitedError, ReplyError, RequestRefusedError, UnavailableError
+from worker.orchestrator.catalog import (
+    Splits,
+    SupportedChains,
+    amounts,
+    splits,
+    supported_chains,
+    token_amounts,
+)
+from worker.orchestrator.errors import (
+    InsufficientLiquidityError,
+    RateLimitedError,
+    ReplyError,
+    RequestRefusedError,
+    UnavailableError,
+)
 from worker.orchestrator.http import HttpClient, Reply, check_url
 from worker.orchestrator.jwt_auth import JwtAuth, JwtSigner
 from worker.orchestrator.port import ApiVersion
 
+_T = TypeVar("_T")
 #: Statuses below 500 by which a server or a gateway gives up on a request without judging it.
 _GAVE_UP = (408, 425)
 #: Printable ASCII without blanks: what an HTTP header carries unchanged.
@@ -88,6 +105,51 @@ class Client:
         elif not self.has_envelope(reply):
             raise self.unreadable(reply, f"HTTP {reply.status} without the API's error envelope")
         return f"answers with our {'key' if self._jwt is None else 'token'} ({self._version})"
+
+    def chains(self) -> SupportedChains:
+        """GET /chains. Raises OrchestratorError subclasses."""
+        return self.read(self.exchange("GET", "/chains"), supported_chains)
+
+    def splits_at(self, path: str, body: Mapping[str, Any]) -> Splits:
+        """POST a split request to this version's path.
+
+        Raises:
+            InsufficientLiquidityError: not all of it can be filled.
+            OrchestratorError
+        """
+        reply = self.exchange("POST", path, json.dumps(body, separators=(",", ":"), allow_nan=False))
+        if reply.status == 422:
+            self.raise_if_illiquid(reply)
+        return self.read(reply, splits)
+
+    def raise_if_illiquid(self, reply: Reply) -> None:
+        """Alps has the parts beside the ``error``, blanc in the ``details`` of the ``code``."""
+        try:
+            value = exact_json.loads(reply.body.decode("utf-8"))
+            found = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+            if "INSUFFICIENT_LIQUIDITY" not in (found.get("error"), found.get("code")):
+                return
+            parts = cast("dict[str, Any]", found.get("details", found))
+            available = amounts(parts.get("availableIntents"), "availableIntents")
+            unfillable = token_amounts(parts.get("unfillable"), "unfillable")
+        except (ValueError, AttributeError):
+            return  # the error that the status stands for says enough
+        words = ", ".join(f"{amount} of {token}" for token, amount in unfillable.items())
+        raise InsufficientLiquidityError(
+            self.line(f"HTTP 422: nobody can fill {words or 'all of it'}"),
+            available=available,
+            unfillable=unfillable,
+            trace_id=self.line(reply.trace_id),
+        )
+
+    def read(self, reply: Reply, parse: Callable[[Mapping[str, Any], str], _T]) -> _T:
+        """A reply of one of the readings, or the error that it stands for."""
+        text, value = self.object(reply, expect=200)
+        try:
+            return parse(value, text)
+        except ValueError as error:
+            why = str(error)
+        raise self.unreadable(reply, why)
 
     @property
     def auth_field(self) -> str:

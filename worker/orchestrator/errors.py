@@ -12,9 +12,12 @@ OrchestratorError
 ├── NoRouteError              no path or quote now; a later quote may work
 ├── SimulationFailedError     the bundle reverts
 └── RequestRefusedError       any other refusal: repeating the same request cannot help
+    └── InsufficientLiquidityError   not all of an amount can be filled; what could be
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from worker.errors import ServiceError
 
@@ -82,3 +85,22 @@ class SimulationFailedError(OrchestratorError):
 
 class RequestRefusedError(OrchestratorError):
     """The request itself is refused."""
+
+
+class InsufficientLiquidityError(RequestRefusedError):
+    """What was to be split cannot be filled as a whole.
+
+    ``available``: parts that could be, ``unfillable``: what is left; token -> base units.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        available: Sequence[Mapping[str, int]],
+        unfillable: Mapping[str, int],
+        trace_id: str = "",
+    ) -> None:
+        super().__init__(message, field="tokens", fix="ask for less, or wait", trace_id=trace_id)
+        self.available = tuple(available)
+        self.unfillable = dict(unfillable)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from worker.orchestrator.catalog import Portfolio, Splits, SupportedChains
 
 ApiVersion = Literal["2026-01.alps", "2026-04.blanc"]
 """The wire versions; both are served by one host."""
@@ -67,6 +69,23 @@ class Orchestrator(Protocol):
 
     def status(self, intent_id: str) -> IntentStatus:
         """GET the status."""
+        ...
+
+    def portfolio(
+        self, account: str, *, chains: Sequence[int] = (), tokens: Sequence[tuple[int, str]] = ()
+    ) -> Portfolio:
+        """GET an account's balances: on every chain, or on some, or of some (chain, token address) pairs."""
+        ...
+
+    def chains(self) -> SupportedChains:
+        """GET the supported chains and tokens."""
+        ...
+
+    def splits(self, chain_id: int, tokens: Mapping[str, int], *, layers: Sequence[str] = ()) -> Splits:
+        """POST amounts (token address -> base units) to be split into parts that can be filled on a chain.
+
+        Raises InsufficientLiquidityError, with what could be filled, if not all of it can.
+        """
         ...
 
     def check(self) -> str:
