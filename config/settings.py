@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     )
 
     # --- keys
+    record_keys_file: Path | None = Field(
+        None,
+        description="File (mode 0600) of the keys that seal records; by default record-keys.json in keystore_dir, or Vault.",
+    )
     key_store: Literal["keystore", "vault"] = Field("keystore", description="Where session keys live.")
     keystore_dir: Path = Field(
         Path("~/.local/share/session-executor/keys"), description="Folder of the encrypted keystore files."
@@ -105,6 +109,9 @@ class Settings(BaseSettings):
     vault_mount: str = Field("secret", description="KV mount.")
     vault_kv_version: Literal["1", "2"] = Field("2", description="Version of the KV mount.")
     vault_prefix: str = Field("session-keys", description="Path of the keys below the mount.")
+    vault_records_path: str = Field(
+        "session-executor/records", description="Path below the mount of the keys that seal records."
+    )
     vault_timeout_s: float = Field(5.0, description="Bound on one Vault request.", gt=0)
 
     # --- time limits; the sentence says where each number comes from

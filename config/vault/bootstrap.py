@@ -1,4 +1,6 @@
-"""Prepare a Vault: KV v2 mount, a policy and an AppRole for each kind of process, an audit log. Safe to run again.
+"""Prepare a Vault: KV v2 mount, a policy and an AppRole for each kind of process, the keys of the seals, an audit log.
+
+Safe to run again.
 
     VAULT_ADDR=… VAULT_TOKEN=… python -m config.vault.bootstrap --signer-env signer.env --operator-env operator.env
 
@@ -7,6 +9,9 @@ One worker for everything uses the signer's credentials; beside signers of their
 The credentials go to files of mode 0600, as lines of ``SESSION_EXECUTOR_…=…``; a file whose credentials still log in is
 left as it is. With ``--init-file`` an uninitialised Vault is initialised (one unseal key, kept in that file together with
 the root token) and a sealed one unsealed: for one machine without a KMS, as in docker-compose.yml.
+
+``--rotate-record-key`` adds a key that seals records from then on; ``--drop-old-record-keys`` takes all others away, after
+`session-executor ledger seal` has sealed everything with the newest one.
 
 Nothing secret is printed.
 """
@@ -57,6 +62,9 @@ class Options:
     namespace: str = ""
     mount: str = "secret"
     prefix: str = "session-keys"
+    records_path: str = "session-executor/records"
+    rotate_record_key: bool = False
+    drop_old_record_keys: bool = False
     signer_env: Path | None = None
     worker_env: Path | None = None
     enqueuer_env: Path | None = None
@@ -72,13 +80,14 @@ def name_of(kind: str) -> str:
     return f"session-executor-{kind}"
 
 
-def policy(kind: str, mount: str, prefix: str) -> str:
-    """The policy file of ``kind`` with the default mount and prefix replaced."""
-    for what, value in (("mount", mount), ("prefix", prefix)):
+def policy(kind: str, mount: str, prefix: str, records: str = "session-executor/records") -> str:
+    """The policy file of ``kind`` with the default mount and paths replaced."""
+    for what, value in (("mount", mount), ("prefix", prefix), ("records path", records)):
         if not _PATH.fullmatch(value) or ".." in value:
             raise BootstrapError(f"{what} '{value}' is not a path of letters, digits, - _ . and /")
     text = (_HERE / f"{kind}.hcl").read_text()
-    return re.sub(r'path "secret/(data|metadata)/session-keys', rf'path "{mount}/\1/{prefix}', text)
+    text = re.sub(r'path "secret/(data|metadata)/session-keys', rf'path "{mount}/\1/{prefix}', text)
+    return text.replace('path "secret/data/session-executor/records"', f'path "{mount}/data/{records}"')
 
 
 def bootstrap(options: Options, token: str = "") -> list[str]:
@@ -109,8 +118,11 @@ def bootstrap(options: Options, token: str = "") -> list[str]:
     _audit(client, options.audit_file, done)
     _mount(client, options, done)
     for kind in KINDS:
-        client.sys.create_or_update_policy(name_of(kind), policy(kind, options.mount, options.prefix))
+        client.sys.create_or_update_policy(
+            name_of(kind), policy(kind, options.mount, options.prefix, options.records_path)
+        )
         done.append(f"policy {name_of(kind)} written")
+    _record_keys(client, options, done)
     _roles(client, options, done)
     wanted = (options.signer_env, options.worker_env, options.enqueuer_env, options.operator_env)
     for kind, path in zip(KINDS, wanted, strict=True):
@@ -213,6 +225,53 @@ def _mount(client: hvac.Client, options: Options, done: list[str]) -> None:
     done.append(f"KV v2 is mounted at {options.mount}")
 
 
+def _record_keys(client: hvac.Client, options: Options, done: list[str]) -> None:
+    """The keys of the seals: made once, added to on request, never replaced."""
+    kv = client.secrets.kv.v2
+    path, mount = options.records_path, options.mount
+    try:
+        found = cast(
+            dict[str, Any],
+            kv.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True),
+        )["data"]
+    except hvac.exceptions.InvalidPath:
+        found = None
+    if found is None:
+        _write_record_keys(client, options, _one_more_key({}), 0)
+        done.append(f"keys of the seals on records made at {mount}/{path}")
+        return
+    kept, version = found["data"], int(found["metadata"]["version"])
+    keys: dict[str, str] = json.loads(kept["keys"])
+    stored: dict[str, Any] = {"current": kept["current"], "keys": keys}
+    before = json.dumps(stored)
+    if options.rotate_record_key:
+        stored = _one_more_key(keys)
+        done.append(f"records are sealed with the key {stored['current']} from now on")
+    if options.drop_old_record_keys:
+        current = stored["current"]
+        stored["keys"] = {current: stored["keys"][current]}
+        done.append(f"of the keys of the seals only {current} is left")
+    if json.dumps(stored) == before:
+        done.append(f"keys of the seals on records are at {mount}/{path}")
+        return
+    _write_record_keys(client, options, stored, version)
+
+
+def _one_more_key(before: dict[str, str]) -> dict[str, Any]:
+    """As ``worker/keys/record_keys.py`` reads them: 32 bytes from the system's generator under a new id."""
+    name = secrets.token_hex(4)
+    return {"current": name, "keys": {**before, name: secrets.token_hex(32)}}
+
+
+def _write_record_keys(client: hvac.Client, options: Options, stored: dict[str, Any], version: int) -> None:
+    client.secrets.kv.v2.create_or_update_secret(
+        options.records_path,
+        {"current": stored["current"], "keys": json.dumps(stored["keys"])},
+        cas=version,
+        mount_point=options.mount,
+    )
+
+
 def _roles(client: hvac.Client, options: Options, done: list[str]) -> None:
     methods = cast(dict[str, Any], client.sys.list_auth_methods())["data"]
     if "approle/" not in methods:
@@ -292,6 +351,13 @@ def _options(arguments: list[str] | None) -> Options:
     parser.add_argument("--namespace", default=env.get("VAULT_NAMESPACE", ""))
     parser.add_argument("--mount", default=env.get("SESSION_EXECUTOR_VAULT_MOUNT", "secret"))
     parser.add_argument("--prefix", default=env.get("SESSION_EXECUTOR_VAULT_PREFIX", "session-keys"))
+    parser.add_argument(
+        "--records-path", default=env.get("SESSION_EXECUTOR_VAULT_RECORDS_PATH", "session-executor/records")
+    )
+    parser.add_argument("--rotate-record-key", action="store_true", help="seal with a new key from now on")
+    parser.add_argument(
+        "--drop-old-record-keys", action="store_true", help="refuse what older keys have sealed"
+    )
     for kind in KINDS:
         parser.add_argument(f"--{kind}-env", type=Path, help=f"file for the {kind}'s AppRole")
     parser.add_argument("--init-file", type=Path, help="initialise and unseal with the key in this file")

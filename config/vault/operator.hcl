@@ -22,6 +22,11 @@ path "secret/metadata/session-keys" {
   capabilities = ["list"]
 }
 
+# The keys of the seals on records: who enqueues or imports seals what is written.
+path "secret/data/session-executor/records" {
+  capabilities = ["read"]
+}
+
 # Its own token: see signer.hcl.
 path "auth/token/lookup-self" {
   capabilities = ["read"]

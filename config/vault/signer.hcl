@@ -9,6 +9,11 @@ path "secret/data/session-keys/*" {
   capabilities = ["read"]
 }
 
+# The keys of the seals on records: what is not sealed is not signed.
+path "secret/data/session-executor/records" {
+  capabilities = ["read"]
+}
+
 # Its own token: how long it lives, to renew it, and what it may do (doctor).
 path "auth/token/lookup-self" {
   capabilities = ["read"]

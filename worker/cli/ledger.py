@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.context import runtime
+from worker.cli.context import runtime, settings
 from worker.cli.output import note, print_json, print_line, utc
+from worker.errors import InputError
 
 if TYPE_CHECKING:
     from worker.execution.runtime import Runtime
+    from worker.keys.record_keys import RecordKeyFile
 
-app = typer.Typer(help="The book of record in Redis: whether it is whole.", no_args_is_help=True)
+app = typer.Typer(
+    help="The book of record in Redis: whether it is whole, and written by this program.",
+    no_args_is_help=True,
+)
+keys_app = typer.Typer(help="The keys of the seals on records, in a file.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -63,11 +71,75 @@ def confirm(
     print_line(f"confirmed, epoch {epoch[:8]}: workers go on")
 
 
+@app.command()
+def seal(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what has a good seal, so that it has one of the newest key.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take what Redis holds without a seal of ours for ours: after an update from a version without seals, or a change of keys.
+
+    What is listed was written by an older version, under keys that are gone, or by somebody else: look at each of it.
+    """
+    from worker.execution.reseal import unsealed
+
+    services = runtime()
+    found = unsealed(services, everything=everything)
+    for item in found:
+        note(f"{item.name}: {item.what} ({item.why})")
+    if found and not yes:
+        typer.confirm(f"Is all of it yours? Seal {len(found)}", abort=True, err=True)
+    sealed = [item.name for item in found if item.seal()]
+    if as_json:
+        print_json({"sealed": sealed})
+    else:
+        print_line(f"sealed {len(sealed)}" if found else "everything is sealed")
+
+
+@keys_app.command("list")
+def list_record_keys(as_json: JsonFlag = False) -> None:
+    """The ids of the keys; never the keys."""
+    known = runtime().seal_keys()
+    if as_json:
+        print_json({"current": known.current, "ids": sorted(known.keys)})
+        return
+    for name in sorted(known.keys):
+        print_line(f"{name}{' (seals)' if name == known.current else ''}")
+
+
+@keys_app.command("rotate")
+def rotate_record_key() -> None:
+    """Add a key that seals from now on; what the others have sealed still counts. Copy the file to every machine."""
+    print_line(_key_file().rotate())
+
+
+@keys_app.command("forget")
+def forget_record_key(key_id: Annotated[str, typer.Argument(help="See `ledger keys list`.")]) -> None:
+    """Take an old key out. What it has sealed is refused from then on: `ledger seal --all` first."""
+    _key_file().forget(key_id)
+    print_line(f"forgot {key_id}")
+
+
+def _key_file() -> RecordKeyFile:
+    from worker.execution.runtime import record_key_file
+
+    found = settings()
+    if found.key_store == "vault":
+        raise InputError(
+            "are in Vault",
+            field="the keys of the seals",
+            fix="use `python -m config.vault.bootstrap` with --rotate-record-key or --drop-old-record-keys",
+        )
+    return record_key_file(found)
+
+
 def _what_counts_now(services: Runtime) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in services.ledger.counts().items() if number)
     spent = [
         f"{session.session_id} {budget.counter}: {budget.spent} spent, {budget.reserved} reserved of {budget.limit}"
-        for session in services.sessions.list()
+        for session in services.sessions.list(on_corrupt=lambda error: note(str(error)))
         for budget in services.ledger.budgets(session.session_id)
     ]
     return "\n".join((f"what counts from now on: {counts or 'no intents'}", *(spent or ["nothing is spent"])))

@@ -7,13 +7,14 @@ from contextlib import suppress
 
 import structlog
 
-from worker.errors import ExecutorError
+from worker.errors import ExecutorError, ServiceError
 from worker.execution import metrics
 from worker.execution.retry import LEDGER_LOST, Move, Plan, attention_of_wait, backoff_ms, plan_for
 from worker.execution.runtime import Runtime
 from worker.execution.tracing import trace_id
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
+from worker.ledger import seals
 from worker.ledger.errors import (
     FenceLostError,
     IllegalTransitionError,
@@ -22,6 +23,7 @@ from worker.ledger.errors import (
     LedgerLostError,
     LedgerUnavailableError,
 )
+from worker.ledger.redis_ledger import FORGED
 from worker.policies.base import CounterChange
 
 log = structlog.get_logger(__name__)
@@ -143,7 +145,8 @@ def run_stage(
 ) -> None:
     """Claim an intent, do one stage of work, and never let an error leave the record without a due time.
 
-    Nothing happens when the record is in another state or somebody else holds it: messages may come twice.
+    Nothing happens when the record is in another state or somebody else holds it: messages may come twice. A record that
+    this program did not write is taken out of the work.
     """
     give_back(runtime)
     try:
@@ -157,6 +160,9 @@ def run_stage(
     except LedgerUnavailableError:
         runtime.hanging.add(intent_id)
         raise
+    except LedgerInconsistentError as error:
+        refuse_forged(runtime, intent_id, error.message)
+        return
     if record is None:
         log.debug("nothing to do", intent_id=intent_id)
         return
@@ -175,6 +181,14 @@ def _attempt(
     try:
         if quarantined(runtime, record):
             _quarantine(attempt)
+            return
+        try:
+            problem = forgery(runtime, record)
+        except (ServiceError, OSError) as error:  # nobody can tell, and nothing was done yet
+            attempt.try_later(error, plan_for(error), describe(error))
+            return
+        if problem:
+            _refuse(attempt, problem)
             return
         try:
             work(attempt)
@@ -201,7 +215,11 @@ def held_back(runtime: Runtime, intent_id: str) -> bool:
     Raises:
         StateDirError, IntentNotFoundError, LedgerUnavailableError
     """
-    record = runtime.ledger.get(intent_id)
+    try:
+        record = runtime.ledger.get(intent_id)
+    except LedgerInconsistentError as error:
+        refuse_forged(runtime, intent_id, error.message)
+        return True
     if record.state in FINAL:
         return True
     try:
@@ -220,6 +238,41 @@ def held_back(runtime: Runtime, intent_id: str) -> bool:
             )
         return True
     return False
+
+
+def forgery(runtime: Runtime, record: IntentRecord) -> str:
+    """Why a record must not be worked on: it is not ours, or an old copy of one that was signed or ended; ``""`` if it may.
+
+    Raises:
+        KeyStoreError: the keys of the seals cannot be had, so nobody can tell.
+        StateDirError
+    """
+    problem = seals.problem_of(runtime.sealer, record)
+    if problem:
+        return f"its record in Redis was not written by this program: {problem}"
+    if record.state in {State.QUEUED, State.AUTHORIZED} and runtime.marks.is_closed(record.intent_id):
+        return "its record in Redis is an old copy: this machine has seen it signed, or ended, before"
+    return ""
+
+
+def refuse_forged(runtime: Runtime, intent_id: str, why: str) -> None:
+    """Take a record that is not ours out of the work, and say so. Raises LedgerUnavailableError."""
+    refused = runtime.ledger.refuse(intent_id, who=runtime.who, why=why, now_ms=runtime.now_ms())
+    log.error("forged record", intent_id=intent_id, reason=why, refused=refused)
+
+
+def _refuse(attempt: Attempt, why: str) -> None:
+    record = attempt.record
+    if record.state is not State.SIGNED:
+        refuse_forged(attempt.runtime, record.intent_id, why)
+        return
+    # what was signed may be out, so it is followed; these bytes are not sent
+    log.error("forged record", intent_id=record.intent_id, reason=why, refused=False)
+    attempt.leave(
+        due_ms=attempt.runtime.now_ms() + attempt.runtime.settings.stuck_after_ms,
+        attention=FORGED,
+        reason=why,
+    )
 
 
 def give_back(runtime: Runtime) -> None:

@@ -18,6 +18,7 @@ from worker.execution.errors import ClockSkewError, EnablingError, StaleQuoteErr
 from worker.keys.errors import KeyStoreError, KeyStoreRateLimitedError, KeyStoreUnavailableError
 from worker.ledger.errors import LedgerLostError
 from worker.ledger.marks import StateDirError
+from worker.ledger.redis_ledger import FORGED
 from worker.orchestrator.errors import (
     AuthError,
     MaybeSentError,
@@ -29,7 +30,8 @@ from worker.orchestrator.errors import (
     SimulationFailedError,
     UnavailableError,
 )
-from worker.sessions.errors import SessionCorruptError, SessionStoreUnavailableError
+from worker.sealing import ForgedError
+from worker.sessions.errors import SessionCorruptError, SessionForgedError, SessionStoreUnavailableError
 
 _T = TypeVar("_T")
 
@@ -68,6 +70,8 @@ PLANS: tuple[tuple[type[BaseException], Plan], ...] = (
     (SimulationFailedError, Plan(Move.FAIL)),
     (OrchestratorError, Plan(Move.RETRY, "ORCHESTRATOR")),
     (SessionStoreUnavailableError, Plan(Move.RETRY, "REDIS")),
+    (SessionForgedError, Plan(Move.RETRY, FORGED)),
+    (ForgedError, Plan(Move.RETRY, FORGED)),
     (SessionCorruptError, Plan(Move.RETRY, "SESSION")),
     (LedgerLostError, Plan(Move.RETRY, LEDGER_LOST)),
     (StateDirError, Plan(Move.RETRY, "STATE_DIR")),

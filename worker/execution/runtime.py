@@ -27,10 +27,12 @@ from worker.orchestrator.alps import AlpsOrchestrator
 from worker.orchestrator.blanc import BlancOrchestrator
 from worker.orchestrator.jwt_auth import JwtSigner
 from worker.orchestrator.port import ApiVersion, Orchestrator
+from worker.sealing import Sealer, SealKeys
 from worker.sessions.registry import SessionRegistry
 
 if TYPE_CHECKING:
     from worker.chain.reader import ChainReader
+    from worker.keys.record_keys import RecordKeyFile
     from worker.keys.vault_auth import Auth
 
 # What an enqueuer does not need is imported where it is used: web3 and the key stores take a second to load, and
@@ -48,7 +50,7 @@ def now_ms() -> int:
 class Runtime:
     """The services of one process, each made when it is first used.
 
-    An enqueuer never touches the key store, so it needs no credentials for it.
+    An enqueuer never touches a session key, so its credentials are for the keys of the seals alone.
 
     Args:
         settings: the process's settings.
@@ -98,7 +100,27 @@ class Runtime:
     @cached_property
     def ledger(self) -> Ledger:
         """Records and budgets."""
-        return RedisLedger(self._redis_url, timeout_ms=self.settings.redis_timeout_ms, marks=self.marks)
+        return RedisLedger(
+            self._redis_url,
+            timeout_ms=self.settings.redis_timeout_ms,
+            marks=self.marks,
+            sealer=self.sealer,
+        )
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Makes and checks the seals on what we keep in Redis; nothing is read before its first use."""
+        return Sealer(self.seal_keys)
+
+    def seal_keys(self) -> SealKeys:
+        """The keys of the seals, as they are stored now. Raises KeyStoreError."""
+        from worker.keys.record_keys import VaultRecordKeys  # noqa: PLC0415
+        from worker.keys.vault import VaultKeyStore  # noqa: PLC0415
+
+        keys = self.keys if self.settings.key_store == "vault" else None
+        if isinstance(keys, VaultKeyStore):
+            return VaultRecordKeys(keys, self.settings.vault_records_path).load()
+        return record_key_file(self.settings).load()
 
     @cached_property
     def marks(self) -> Marks:
@@ -120,6 +142,8 @@ class Runtime:
         return Pauses(
             connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
             where=safe_url(self._redis_url),
+            sealer=self.sealer,
+            revisions=self.marks,
         )
 
     @cached_property
@@ -128,6 +152,8 @@ class Runtime:
         return StrategyBook(
             connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
             where=safe_url(self._redis_url),
+            sealer=self.sealer,
+            revisions=self.marks,
         )
 
     @cached_property
@@ -136,6 +162,8 @@ class Runtime:
         return SessionRegistry(
             connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
             where=safe_url(self._redis_url),
+            sealer=self.sealer,
+            revisions=self.marks,
         )
 
     @cached_property
@@ -229,6 +257,14 @@ def jwt_signer(settings: Settings) -> JwtSigner | None:
         project_id=settings.orchestrator_jwt_project_id,
         app_id=settings.orchestrator_jwt_app_id,
     )
+
+
+def record_key_file(settings: Settings) -> RecordKeyFile:
+    """The file of the keys of the seals; one that the settings do not name is made when it is first needed."""
+    from worker.keys.record_keys import FILE_NAME, RecordKeyFile  # noqa: PLC0415
+
+    named = settings.record_keys_file
+    return RecordKeyFile(named or settings.keystore_dir / FILE_NAME, make=named is None)
 
 
 def key_store(settings: Settings) -> KeyStore:

@@ -22,6 +22,7 @@ from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import attention_of_wait, backoff_ms, plan_for, send_again
 from worker.execution.runtime import Runtime, version_of
 from worker.intents.states import State
+from worker.ledger.marks import StateDirError
 from worker.orchestrator.errors import (
     AuthError,
     NeverSentError,
@@ -59,6 +60,12 @@ def _work(attempt: Attempt) -> None:
             attempt.move(
                 State.EXPIRED, "the quote ran out before the signed intent was sent; nothing left us"
             )
+        return
+    # on disk before a byte leaves: an old copy of the record is not quoted and signed a second time
+    try:
+        runtime.marks.close(record.intent_id)
+    except StateDirError as error:
+        attempt.try_later(error, plan_for(error), describe(error))
         return
     attempt.note(sent=MAYBE)
     try:

@@ -14,7 +14,16 @@ import structlog
 
 from worker.errors import ExecutorError
 from worker.execution import executor_nonce
-from worker.execution.attempt import MAYBE, STAGES, audit, describe, give_back, quarantined, send
+from worker.execution.attempt import (
+    MAYBE,
+    STAGES,
+    audit,
+    describe,
+    give_back,
+    quarantined,
+    refuse_forged,
+    send,
+)
 from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import attention_of_wait, plan_for
 from worker.execution.runtime import Runtime, version_of
@@ -71,7 +80,12 @@ def tick(runtime: Runtime) -> int:
     _look_at_the_ledger(runtime)
     # whoever dies with a record in hand gives it back after this long
     push_back_ms = runtime.settings.http_timeout_ms + runtime.settings.stuck_after_ms
-    records = runtime.ledger.take_due(now_ms=runtime.now_ms(), push_back_ms=push_back_ms, limit=BATCH)
+    records = runtime.ledger.take_due(
+        now_ms=runtime.now_ms(),
+        push_back_ms=push_back_ms,
+        limit=BATCH,
+        on_broken=partial(refuse_forged, runtime),
+    )
     to_poll = [record for record in records if _is_out(record)]
     for record in sorted(records, key=lambda record: not record.intent.urgent):
         if not _is_out(record):

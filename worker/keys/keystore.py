@@ -133,7 +133,7 @@ class KeystoreFiles:
         content[_EXTRA] = {"created": created, "label": label}
         path = self._path(key.address)
         try:
-            _write_new(path, json.dumps(content).encode())
+            write_new_file(path, json.dumps(content).encode())
         except OSError as error:
             problem = _os_problem(error)
         else:
@@ -209,7 +209,7 @@ class KeystoreFiles:
     def _load(self, address: str) -> dict[str, Any]:
         path = self._path(address)
         try:
-            raw = _read_private(path, _MAX_FILE)
+            raw = read_private(path, _MAX_FILE)
         except FileNotFoundError:
             raw = None
         if raw is None:
@@ -342,7 +342,7 @@ def _check_cost(content: dict[str, Any], path: Path) -> None:
         raise KeyFormatError("kdfparams.dklen is not 32", field=str(path), fix="restore the file")
 
 
-def _read_private(path: Path, limit: int) -> bytes:
+def read_private(path: Path, limit: int) -> bytes:
     """Content of a file that only its owner may read.
 
     Raises:
@@ -392,7 +392,7 @@ def _read_passphrase(path: Path) -> str | KeyStoreError:
     """The passphrase or the error, returned: a raised one would keep this frame and what was read."""
     problem, fix = "", "write the passphrase there, mode 0600"
     try:
-        raw = _read_private(path, _MAX_FILE)
+        raw = read_private(path, _MAX_FILE)
     except FileNotFoundError:
         problem = "does not exist"
     except KeyStoreError as error:
@@ -409,7 +409,7 @@ def _read_passphrase(path: Path) -> str | KeyStoreError:
     return KeyStoreSetupError(f"{path} {problem}", field="keystore_passphrase_file", fix=fix)
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def write_new_file(path: Path, content: bytes) -> None:
     """All of ``content`` under ``path``, on disk, or nothing; never over an existing file (link refuses)."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -271,6 +271,18 @@ class VaultKeyStore:
             f"token {life}, may {', '.join(rights)}{warning}"
         )
 
+    def read_fields(self, path: str) -> dict[str, Any]:
+        """The fields of another secret of the mount: one that is no session key. It is not cached.
+
+        Args:
+            path: below the mount, without ``data/``.
+
+        Raises:
+            KeyNotFoundError, KeyDeletedError, KeyStoreError: as for ``get``.
+        """
+        fields = _mapping(self._call("", lambda client: client.read(self._mount, path))).get("data")
+        return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
+
     # ------------------------------------------------------------------ reading and writing a key
 
     @contextmanager

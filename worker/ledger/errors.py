@@ -14,6 +14,7 @@ ExecutorError
 │   └── StrategyGoneError      the strategy was removed meanwhile
 └── IllegalTransitionError     the table of states does not allow the move
 RefusedError
+├── ForgedRecordError          a record was not written by this program, or is an old copy of one that was
 ├── LimitExceededError         a counter would pass its limit
 └── GuardrailExceededError     a guardrail of our own that counts over time says no
 """
@@ -72,6 +73,10 @@ class StrategyGoneError(FenceLostError):
 
 class IllegalTransitionError(ExecutorError):
     """The record is not in the expected state, or the table of states does not allow the move."""
+
+
+class ForgedRecordError(RefusedError):
+    """A record was not written by this program, or is an old copy of one that was; it must not be worked on."""
 
 
 class LimitExceededError(RefusedError):

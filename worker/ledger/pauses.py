@@ -1,7 +1,8 @@
 """Kill switches: what an operator has stopped besides single sessions. Read right before anything is signed.
 
 One hash, ``sx:pauses``: ``all``, ``account:<address>``, ``chain:<id>`` or ``strategy:<name>`` → JSON with who, why and
-when. Each change is one command, and as durable as everything else that the ledger keeps (AOF).
+when. Each change is one step, and as durable as everything else that the ledger keeps (AOF). The hash is sealed as a
+whole (``worker/sealed_hash.py``): a switch that somebody else took away, or an old copy, is noticed and stops everything.
 """
 
 from __future__ import annotations
@@ -11,16 +12,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import redis
+import structlog
 
+from worker.errors import ServiceError
 from worker.intents.model import TradeIntent
 from worker.json_depth import check_depth
 from worker.ledger import connection, keys
 from worker.ledger.codec import storable
 from worker.ledger.errors import LedgerInputError
 from worker.policies.fields import parse_address
+from worker.sealed_hash import SealedHashes
+from worker.sealing import SEAL_FIX, Revisions, Sealer
+
+log = structlog.get_logger(__name__)
 
 Kind = Literal["all", "account", "chain", "strategy"]
 
+NAME = "pauses"
 _MAX_WHY = 500
 _STRATEGY = "strategy:"
 
@@ -94,11 +102,21 @@ class Pauses:
     Args:
         client: as ``worker.ledger.connection.connect`` makes it.
         where: the server without credentials, for messages.
+        sealer: seals and checks them; None: not at all.
+        revisions: this machine's memory.
     """
 
-    def __init__(self, client: redis.Redis, *, where: str) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        where: str,
+        sealer: Sealer | None = None,
+        revisions: Revisions | None = None,
+    ) -> None:
         self._redis = client
         self._where = where
+        self._hashes = SealedHashes(client, NAME, sealer, revisions)
 
     def pause(self, switch: Switch, *, why: str, who: str, now_ms: int) -> None:
         """Stop what the switch stands for; a repeated pause takes the new reason.
@@ -113,27 +131,51 @@ class Pauses:
             )
         entry = {"why": storable(why.strip())[:_MAX_WHY], "who": storable(who), "at_ms": str(now_ms)}
         connection.reach(self._redis, self._where)
+        text = json.dumps(entry)
         with connection.named_errors(self._where, writes=True):
-            self._redis.hset(keys.PAUSES, switch.field, json.dumps(entry))
+            try:
+                self._hashes.change(keys.PAUSES, NAME, lambda found: {**found, switch.field: text})
+            except ServiceError as error:
+                # a stop needs no seal: what is not sealed stops everything
+                self._redis.hset(keys.PAUSES, switch.field, text)
+                log.warning("paused without a seal: everything is stopped", reason=str(error), fix=SEAL_FIX)
 
     def resume(self, switch: Switch) -> bool:
         """Let it go on; whether it was paused. Other switches may still hold it.
 
         Raises:
             LedgerUnavailableError: ``maybe_done`` tells whether it may go on.
+            ForgedError, KeyStoreError: nobody can tell what is paused.
         """
+
+        def without(found: dict[str, str]) -> dict[str, str] | None:
+            return None if found.pop(switch.field, None) is None else found
+
         connection.reach(self._redis, self._where)
         with connection.named_errors(self._where, writes=True):
-            return bool(self._redis.hdel(keys.PAUSES, switch.field))
+            return self._hashes.change(keys.PAUSES, NAME, without)
 
-    def list(self) -> tuple[Pause, ...]:
-        """All that is paused. Raises LedgerUnavailableError."""
+    def seal(self) -> bool:
+        """Take the switches as they are for ours. Raises LedgerUnavailableError, KeyStoreError."""
+        connection.reach(self._redis, self._where)
+        with connection.named_errors(self._where, writes=True):
+            return self._hashes.change(keys.PAUSES, NAME, lambda found: found, trust=True)
+
+    def list(self, *, trust: bool = False) -> tuple[Pause, ...]:
+        """All that is paused. Raises LedgerUnavailableError, ForgedError, KeyStoreError.
+
+        Args:
+            trust: whatever the seal says.
+        """
         with connection.named_errors(self._where, writes=False):
             stored = cast("dict[str, str]", self._redis.hgetall(keys.PAUSES))
+            if not trust:
+                stored = self._hashes.checked(NAME, stored)
+        stored = {field: text for field, text in stored.items() if field not in {"rev", "seal"}}
         return tuple(_pause(_switch(field), text) for field, text in sorted(stored.items()))
 
     def stopping(self, intent: TradeIntent, *, account: str, chain_id: int) -> Pause | None:
-        """The pause that stops an intent, the widest if there are several; one read.
+        """The pause that stops an intent, the widest if there are several; one read, of all switches, for their seal.
 
         Args:
             intent: its source tells the strategy.
@@ -141,18 +183,16 @@ class Pauses:
             chain_id: its session's chain.
 
         Raises:
-            LedgerUnavailableError: not known, so nothing must be signed.
+            LedgerUnavailableError, ForgedError, KeyStoreError: not known, so nothing must be signed.
         """
         switches = [EVERYTHING, Switch("chain", str(chain_id)), Switch("account", account)]
         if intent.source.startswith(_STRATEGY):
             switches.append(Switch("strategy", intent.source.removeprefix(_STRATEGY)))
         with connection.named_errors(self._where, writes=False):
-            stored = cast(
-                "list[str | None]", self._redis.hmget(keys.PAUSES, [switch.field for switch in switches])
-            )
-        for switch, text in zip(switches, stored, strict=True):
-            if text is not None:
-                return _pause(switch, text)
+            stored = self._hashes.read(keys.PAUSES, NAME)
+        for switch in switches:
+            if switch.field in stored:
+                return _pause(switch, stored[switch.field])
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,8 +95,20 @@ class Ledger(Protocol):
 
         Raises:
             IdempotencyConflictError: the key is taken by another payload.
+            ForgedRecordError: the record that is there is not ours.
             LedgerUnavailableError: Redis did not answer in time; nothing is known to be stored.
         """
+        ...
+
+    def refuse(self, intent_id: str, *, who: str, why: str, now_ms: int) -> bool:
+        """Take a record that is not ours out of the work: REJECTED, its budgets untouched; what may be out is marked.
+
+        Returns whether it was taken out.
+        """
+        ...
+
+    def reseal(self, record: IntentRecord) -> bool:
+        """Seal a record as it was read; whether it was still so. For a person who has looked at it."""
         ...
 
     def get(self, intent_id: str) -> IntentRecord:
@@ -177,8 +189,15 @@ class Ledger(Protocol):
         """
         ...
 
-    def take_due(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
-        """Open records whose due time has passed.
+    def take_due(
+        self,
+        *,
+        now_ms: int,
+        push_back_ms: int,
+        limit: int,
+        on_broken: Callable[[str, str], None] | None = None,
+    ) -> Sequence[IntentRecord]:
+        """Open records whose due time has passed; ``on_broken`` gets id and reason of each that does not parse.
 
         Each one's due time is moved ``push_back_ms`` ahead in the same step, so that two pollers never get the
         same record.

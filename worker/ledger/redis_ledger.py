@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -13,10 +13,11 @@ from redis.exceptions import NoScriptError
 
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
-from worker.ledger import codec, connection, keys
+from worker.ledger import codec, connection, keys, seals
 from worker.ledger.epoch import lost
 from worker.ledger.errors import (
     FenceLostError,
+    ForgedRecordError,
     GuardrailExceededError,
     GuardrailsChangedError,
     IdempotencyConflictError,
@@ -29,6 +30,7 @@ from worker.ledger.marks import Marks
 from worker.ledger.port import Budget, Charge, Enqueued, Usage
 from worker.ledger.scripts import script
 from worker.policies.base import CounterChange
+from worker.sealing import SEAL_FIX, Sealer
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +40,11 @@ _PAGE = 100
 _SLOTS_KEPT = 10_080
 #: What an operator needs to see is never longer than this, and an orchestrator's error page may be.
 _MAX_WHY = 2_000
+#: An intent that has been here once is not worked on from the beginning again, but for the one way back that is legal.
+_CLOSED = (FINAL | {State.SIGNED}) - {State.DEAD}
 
+FORGED = "FORGED"
+"""Attention code of a record that this program did not write."""
 AWAITING_APPROVAL = "AWAITING_APPROVAL"
 """Attention code of an intent that is above a guardrail's threshold and waits for an operator."""
 
@@ -52,15 +58,19 @@ class RedisLedger:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         timeout_ms: bound on one Redis command; every method answers or raises within about 1 s more.
         marks: this machine's memory of the ledger: a change of state is refused by a Redis that knows less.
+        sealer: seals what is asked for; None: nothing is sealed or checked.
 
     Raises:
         LedgerInputError: the URL cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout_ms: int = 2_000, marks: Marks | None = None) -> None:
+    def __init__(
+        self, url: str, *, timeout_ms: int = 2_000, marks: Marks | None = None, sealer: Sealer | None = None
+    ) -> None:
         self.where = connection.safe_url(url)
         self._redis = connection.connect(url, timeout_ms=timeout_ms)
         self._marks = marks
+        self._sealer = sealer
 
     def __repr__(self) -> str:
         return f"<RedisLedger at {self.where}>"
@@ -79,12 +89,18 @@ class RedisLedger:
         Raises:
             LedgerInputError: the session id or the idempotency key is malformed.
             IdempotencyConflictError: the key is taken by another payload.
+            ForgedRecordError: the record that is there is not ours.
+            KeyStoreError: the keys of the seals cannot be had; nothing is stored.
             LedgerUnavailableError: Redis did not answer in time.
         """
         digits = keys.digits_of_session(intent.session_id)
         key = intent.idempotency_key
         keys.require_idempotency_key(key)
         intent_id = intent.intent_id
+        source, note = codec.storable(intent.source), codec.storable(intent.note)[:_MAX_WHY]
+        seal = ""
+        if self._sealer is not None:
+            seal = seals.of_intent(self._sealer, intent, source=source, note=note, created_ms=now_ms)
         # The set of sessions lies in another slot, so it cannot be in the script. It goes first: a session without
         # records is harmless, a record in a session that nobody looks at is not.
         connection.reach(self._redis, self.where)
@@ -105,10 +121,11 @@ class RedisLedger:
                 intent.payload_hash(),
                 key,
                 intent.session_id,
-                codec.storable(intent.source),
-                codec.storable(intent.note)[:_MAX_WHY],
+                source,
+                note,
                 now_ms,
                 due_ms,
+                seal,
             ),
         )
         if reply[0] == "conflict":
@@ -117,7 +134,41 @@ class RedisLedger:
                 field="idempotency_key",
                 fix=f"use another key, or see `session-executor intents show {intent_id}`",
             )
-        return Enqueued(codec.parse_record(intent_id, _pairs(reply[1])), created=reply[0] == "created")
+        record = codec.parse_record(intent_id, _pairs(reply[1]))
+        if reply[0] != "created" and self._sealer is not None:
+            problem = seals.problem_of(self._sealer, record)
+            if problem:
+                raise ForgedRecordError(f"is not ours: {problem}", field=intent_id, fix=SEAL_FIX)
+        return Enqueued(record, created=reply[0] == "created")
+
+    def refuse(self, intent_id: str, *, who: str, why: str, now_ms: int) -> bool:
+        """Take a record that is not ours out of the work. See ``Ledger.refuse``.
+
+        Raises:
+            IntentNotFoundError: the id is none.
+            LedgerUnavailableError
+        """
+        digits = keys.digits_of_intent(intent_id)
+        reply = self._run(
+            "refuse",
+            (
+                keys.intent(intent_id),
+                keys.history(intent_id),
+                keys.of_session(digits, "open"),
+                keys.of_session(digits, "counts"),
+            ),
+            (intent_id, codec.storable(who), codec.storable(why)[:_MAX_WHY], now_ms, FORGED),
+        )
+        return bool(reply[0] == "refused")
+
+    def reseal(self, record: IntentRecord) -> bool:
+        """Seal a record as it was read. See ``Ledger.reseal``. Raises LedgerUnavailableError, KeyStoreError."""
+        if self._sealer is None:
+            return False
+        pairs = codec.field_pairs(seals.reseal(self._sealer, record))
+        return bool(
+            self._run("reseal", (keys.intent(record.intent_id),), (record.state, record.fence, *pairs))
+        )
 
     def get(self, intent_id: str) -> IntentRecord:
         """The record with its history.
@@ -225,6 +276,12 @@ class RedisLedger:
         digits = keys.digits_of_intent(intent_id)
         why = codec.storable(why)[:_MAX_WHY]
         stored = _implied_fields(to_state, why) | dict(fields or {})
+        if self._sealer is not None and fields is not None:
+            # the text that is stored is what is sealed
+            kept = {name: codec.storable(value) for name, value in fields.items()}
+            stored |= seals.of_stage(self._sealer, intent_id, to_state, kept, reserve)
+        if self._marks and from_state is State.SIGNED and to_state is State.QUEUED:
+            self._marks.reopen(intent_id)
         reply = self._run(
             "transition",
             (
@@ -255,6 +312,8 @@ class RedisLedger:
             case "ok":
                 if self._marks:
                     self._marks.learn(digits, int(reply[1]))
+                    if to_state in _CLOSED:
+                        self._marks.close(intent_id)
             case "lost":
                 raise lost(f"it is at change {reply[1]} of session ses_{digits}", self.where)
             case "limit":
@@ -316,6 +375,8 @@ class RedisLedger:
                 field=intent_id,
                 fix="nothing to do" if state in FINAL else "what is signed may execute: wait for its end",
             )
+        if self._marks:
+            self._marks.close(intent_id)
         return codec.parse_record(intent_id, _pairs(reply[1]))
 
     def approve(self, intent_id: str, *, who: str, why: str, now_ms: int) -> IntentRecord:
@@ -329,7 +390,16 @@ class RedisLedger:
         reply = self._run(
             "approve",
             (keys.intent(intent_id), keys.history(intent_id), keys.of_session(digits, "open")),
-            (intent_id, codec.storable(who), codec.storable(why)[:_MAX_WHY], now_ms, AWAITING_APPROVAL),
+            (
+                intent_id,
+                codec.storable(who),
+                codec.storable(why)[:_MAX_WHY],
+                now_ms,
+                AWAITING_APPROVAL,
+                seals.of_approval(self._sealer, intent_id, who=codec.storable(who), at_ms=now_ms)
+                if self._sealer
+                else "",
+            ),
         )
         if reply[0] == "missing":
             raise _not_found(intent_id)
@@ -343,7 +413,14 @@ class RedisLedger:
 
     # --- work that is due
 
-    def take_due(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
+    def take_due(
+        self,
+        *,
+        now_ms: int,
+        push_back_ms: int,
+        limit: int,
+        on_broken: Callable[[str, str], None] | None = None,
+    ) -> Sequence[IntentRecord]:
         """Open records whose due time has passed, pushed back at once. See ``Ledger.take_due``.
 
         Sessions share ``limit`` evenly, in random order, so that a busy one cannot starve the others. Without history.
@@ -363,7 +440,7 @@ class RedisLedger:
             key = keys.of_session(digits, "open")
             taken: list[str] = self._run("take_due", (key,), (now_ms, now_ms + push_back_ms, share))
             ids += taken
-        return [record for page in _pages(ids, _PAGE) for record in self._read(page)]
+        return [record for page in _pages(ids, _PAGE) for record in self._read(page, on_broken)]
 
     def claim_slot(self, strategy: str, fire_s: int, *, intent_id: str = "") -> bool:
         """True for the first caller of this (strategy, UTC fire time in unix seconds); False ever after.
@@ -467,7 +544,9 @@ class RedisLedger:
                 return
             start += _PAGE
 
-    def _read(self, ids: Sequence[str]) -> Iterator[IntentRecord]:
+    def _read(
+        self, ids: Sequence[str], on_broken: Callable[[str, str], None] | None = None
+    ) -> Iterator[IntentRecord]:
         with connection.named_errors(self.where, writes=False):
             pipe = self._redis.pipeline(transaction=False)
             for intent_id in ids:
@@ -479,6 +558,8 @@ class RedisLedger:
             except LedgerInconsistentError as error:
                 # One broken record must not hide the others from the pollers; `get` raises it.
                 log.error("record_unreadable", intent_id=intent_id, reason=str(error))  # noqa: TRY400
+                if on_broken is not None:
+                    on_broken(intent_id, error.message)
 
 
 def _guard_keys(digits: str) -> tuple[str, str, str]:

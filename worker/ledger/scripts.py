@@ -17,6 +17,8 @@ _INCLUDES = {
     "transition": ("bigint", "budget", "guard", "record"),
     "cancel": ("bigint", "budget", "guard", "record"),
     "approve": ("record",),
+    "refuse": ("record",),
+    "reseal": (),
     "usage": ("bigint", "budget", "guard"),
     "take_due": (),
     "claim_slot": (),

@@ -2,6 +2,9 @@
 
 One evaluator at a time has a strategy (lease and fence, as for intents). Before it enqueues a slot's intent it writes
 the slot down as *pending*, so that whoever comes after its death knows to look whether the intent is there.
+
+The strategies that were added are rules that a worker enqueues by: their hash is sealed as a whole
+(``worker/sealed_hash.py``).
 """
 
 from __future__ import annotations
@@ -20,9 +23,12 @@ from worker.ledger import connection, keys
 from worker.ledger.codec import storable
 from worker.ledger.errors import FenceLostError, LedgerInconsistentError, StrategyGoneError
 from worker.ledger.scripts import script
+from worker.sealed_hash import SealedHashes
+from worker.sealing import Revisions, Sealer
 
 #: Missed slots kept per strategy: a week of one-minute slots.
 MISSED_KEPT = 10_080
+NAME = "strategies"
 _MAX_WHY = 500
 _INSTANT = "$instant"
 
@@ -81,11 +87,21 @@ class StrategyBook:
     Args:
         client: as ``worker.ledger.connection.connect`` makes it.
         where: the server without credentials, for messages.
+        sealer: seals and checks the strategies that are added; None: not at all.
+        revisions: this machine's memory.
     """
 
-    def __init__(self, client: redis.Redis, *, where: str) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        where: str,
+        sealer: Sealer | None = None,
+        revisions: Revisions | None = None,
+    ) -> None:
         self._redis = client
         self._where = where
+        self._hashes = SealedHashes(client, NAME, sealer, revisions)
 
     def read(self, name: str) -> StrategyState | None:
         """The state without a claim, None before the first. Raises LedgerUnavailableError, LedgerInconsistentError."""
@@ -161,30 +177,49 @@ class StrategyBook:
     # --- strategies added at run time
 
     def definitions(self) -> Mapping[str, dict[str, Any]]:
-        """The tables as they were added, by name. Raises LedgerUnavailableError, LedgerInconsistentError."""
+        """The tables as they were added, by name.
+
+        Raises:
+            ForgedError: somebody else has written to them.
+            LedgerUnavailableError, LedgerInconsistentError, KeyStoreError
+        """
         with connection.named_errors(self._where, writes=False):
-            stored = cast("dict[str, str]", self._redis.hgetall(keys.STRATEGIES))
+            stored = self._hashes.read(keys.STRATEGIES, NAME)
         return {name: _json(name, text) for name, text in sorted(stored.items())}
 
     def define(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add or replace strategies, all in one step. Raises LedgerUnavailableError."""
+        """Add or replace strategies, all in one step. Raises LedgerUnavailableError, ForgedError, KeyStoreError."""
+        texts = {name: json.dumps(entry, default=_instant_out) for name, entry in entries.items()}
         connection.reach(self._redis, self._where)
         with connection.named_errors(self._where, writes=True):
-            self._redis.hset(
-                keys.STRATEGIES,
-                mapping={name: json.dumps(entry, default=_instant_out) for name, entry in entries.items()},
-            )
+            self._hashes.change(keys.STRATEGIES, NAME, lambda found: {**found, **texts})
+
+    def seal(self) -> bool:
+        """Take the strategies that are there for ours. Raises LedgerUnavailableError, KeyStoreError."""
+        connection.reach(self._redis, self._where)
+        with connection.named_errors(self._where, writes=True):
+            return self._hashes.change(keys.STRATEGIES, NAME, lambda found: found, trust=True)
+
+    def unchecked(self) -> Mapping[str, str]:
+        """The tables as JSON, whoever wrote them, for people to look at. Raises LedgerUnavailableError."""
+        with connection.named_errors(self._where, writes=False):
+            stored = cast("dict[str, str]", self._redis.hgetall(keys.STRATEGIES))
+        return {name: text for name, text in stored.items() if name not in {"rev", "seal"}}
 
     def remove(self, name: str) -> bool:
         """Forget a strategy and where it stood; whether there was anything. Its intents stay.
 
         Raises:
-            LedgerInputError, LedgerUnavailableError
+            LedgerInputError, LedgerUnavailableError, ForgedError, KeyStoreError
         """
+
+        def without(found: dict[str, str]) -> dict[str, str] | None:
+            return None if found.pop(name, None) is None else found
+
         key, slots = keys.strategy(name), keys.slots(name)
         connection.reach(self._redis, self._where)
         with connection.named_errors(self._where, writes=True):
-            defined = bool(self._redis.hdel(keys.STRATEGIES, name))
+            defined = self._hashes.change(keys.STRATEGIES, NAME, without)
         kept: int = self._run("strategy_remove", (key, f"{key}:missed", slots, f"{slots}:floor"), ())
         return defined or kept > 0
 

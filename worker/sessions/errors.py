@@ -10,6 +10,7 @@ ExecutorError
 └── ServiceError
     ├── SessionStoreUnavailableError  Redis did not answer; nothing is known to be stored
     ├── SessionCorruptError           what is stored is not what was registered
+    │   └── SessionForgedError        it was written by somebody else, or is an old copy
     └── EmissaryReplyError            the session contract's answer is not what its ABI says
 """
 
@@ -44,6 +45,10 @@ class SessionStoreUnavailableError(ServiceError):
 
 class SessionCorruptError(ServiceError):
     """A stored session is damaged, or this version encodes it differently; it must not be used."""
+
+
+class SessionForgedError(SessionCorruptError):
+    """A stored session has no seal of ours, or is an old copy of itself; it must not be used."""
 
 
 class EmissaryReplyError(ServiceError):

@@ -3,10 +3,11 @@
 ============================  ======  ==================================================
 ``sx:sessions``               set     the sessions' 16 hex digits (shared with the ledger)
 ``sx:{S}:session``            hash    ``file`` (JSON), ``sha256`` of it, ``fingerprint``, ``paused`` (0 or 1);
-                                      ``guardrails`` and ``guardrails:strategy:<name>``, JSON
+                                      ``guardrails`` and ``guardrails:strategy:<name>``, JSON;
+                                      ``rev``, ``seal`` (``worker/sealed_hash.py``)
 ============================  ======  ==================================================
 
-Nothing derived is stored to be believed: a session is computed from its file each time, and must then be the one that
+Every change is made over what was read, sealed, and refused by Redis if somebody else was quicker. Nothing derived is stored to be believed: a session is computed from its file each time, and must then be the one that
 was registered.
 """
 
@@ -17,18 +18,19 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
-from importlib.resources import files
-from typing import Any, cast
+from typing import cast
 
 import redis
 
 from worker.json_depth import check_depth
 from worker.policies.guardrails import RULES_FIELD, SESSION_SCOPE, Guardrails, ScopeRules
+from worker.sealed_hash import SealedHashes
+from worker.sealing import ForgedError, Revisions, Sealer
 from worker.sessions.errors import (
     SessionConflictError,
     SessionCorruptError,
     SessionError,
+    SessionForgedError,
     SessionNotFoundError,
     SessionStoreUnavailableError,
 )
@@ -49,11 +51,21 @@ class SessionRegistry:
     Args:
         client: a client as ``worker.ledger.connection.connect`` makes it: bounded in time, replies decoded.
         where: the server without credentials, for messages.
+        sealer: seals and checks them; None: not at all.
+        revisions: this machine's memory.
     """
 
-    def __init__(self, client: redis.Redis, *, where: str = "Redis") -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        where: str = "Redis",
+        sealer: Sealer | None = None,
+        revisions: Revisions | None = None,
+    ) -> None:
         self._redis = client
         self._where = where
+        self._hashes = SealedHashes(client, "session", sealer, revisions)
 
     def __repr__(self) -> str:
         return f"<SessionRegistry at {self._where}>"
@@ -78,28 +90,30 @@ class SessionRegistry:
         """
         text = session.file.text()
         digits = _digits(session.session_id)
+        fingerprint = session.fingerprint().hex()
+        file = {"file": text, "sha256": _sha256(text)}
+
+        def put(found: dict[str, str]) -> Mapping[str, str] | None:
+            if not found:
+                rules = {RULES_FIELD: guardrails.text()} if guardrails.text() else {}
+                return {**file, "fingerprint": fingerprint, "paused": "0", **rules}
+            if found.get("file") == text:
+                return None
+            if found.get("fingerprint") != fingerprint:
+                raise self._conflict(session)
+            if not renew:
+                raise SessionConflictError(
+                    f"{session.session_id} is registered with another approval, account kind, key order or setupOps",
+                    field="session file",
+                    fix="import it with --renew to replace the old approval",
+                )
+            return {**found, **file}
+
         with self._named_errors(session.session_id):
-            # The set lies in another slot, so it cannot be in the script. It goes first: digits without a session are
+            # The set lies in another slot, so it cannot be in the step. It goes first: digits without a session are
             # skipped by `list`, a session that no list shows would be lost.
             self._redis.sadd(SESSIONS, digits)
-            outcome = self._run(
-                "put",
-                _key(digits),
-                text,
-                _sha256(text),
-                session.fingerprint().hex(),
-                "1" if renew else "0",
-                guardrails.text(),
-            )
-        if outcome == "conflict":
-            raise self._conflict(session)
-        if outcome == "approval":
-            raise SessionConflictError(
-                f"{session.session_id} is registered with another approval, account kind, key order or setupOps",
-                field="session file",
-                fix="import it with --renew to replace the old approval",
-            )
-        return outcome != "same"
+            return self._hashes.change(_key(digits), session.session_id, put)
 
     def get(self, session: str) -> RegisteredSession:
         """A session by its id, computed anew from what is stored.
@@ -114,10 +128,29 @@ class SessionRegistry:
         """
         key = _key(_digits(session))
         with self._named_errors(session):
-            stored = cast("dict[str, str]", self._redis.hgetall(key))
+            stored = self._hashes.read(key, session)
         if not stored:
             raise _not_found(session)
         return _restore(session, stored)
+
+    def seal(self, session: str) -> None:
+        """Take what is stored of a session for ours, if it is a session at all.
+
+        Raises:
+            SessionNotFoundError: none is registered under the id.
+            SessionCorruptError: what is stored is no session, or another one.
+            SessionStoreUnavailableError, KeyStoreError
+        """
+
+        def seal(found: dict[str, str]) -> Mapping[str, str]:
+            if not found:
+                raise _not_found(session)
+            _restore(session, found)
+            return found
+
+        key = _key(_digits(session))
+        with self._named_errors(session):
+            self._hashes.change(key, session, seal, trust=True)
 
     def list(
         self, *, on_corrupt: Callable[[SessionCorruptError], None] | None = None
@@ -145,28 +178,45 @@ class SessionRegistry:
                     with self._named_errors(session):
                         raise stored
                 if stored:  # the ledger adds to the set, too, perhaps for a session that is not registered
-                    found.append(_restore(session, stored))
+                    with self._named_errors(session):
+                        fields = self._hashes.checked(session, stored)
+                    found.append(_restore(session, fields))
             except SessionCorruptError as error:
                 if on_corrupt is None:
                     raise
                 on_corrupt(error)
         return tuple(found)
 
+    def ids(self) -> tuple[str, ...]:
+        """The ids under which something is registered, whatever it is. Raises SessionStoreUnavailableError."""
+        with self._named_errors("the sessions"):
+            members = cast("Iterable[str]", self._redis.smembers(SESSIONS))
+            found = sorted(f"ses_{digits}" for digits in members)
+            pipeline = self._redis.pipeline(transaction=False)
+            for session in found:
+                pipeline.exists(_key(_digits(session)))
+            return tuple(
+                name
+                for name, there in zip(found, cast("list[int]", pipeline.execute()), strict=True)
+                if there
+            )
+
     def is_paused(self, session: str) -> bool:
-        """Whether an operator has stopped the session; quicker than ``get``, which also checks it in every part.
+        """Whether an operator has stopped the session; quicker than ``get``, which also computes it anew.
 
         Anything but a clear no counts as paused.
 
         Raises:
             SessionNotFoundError: none is registered under the id.
+            SessionForgedError: it was changed by somebody else.
             SessionStoreUnavailableError: Redis did not answer.
         """
         key = _key(_digits(session))
         with self._named_errors(session):
-            stored = self._redis.hget(key, "paused")
-        if stored is None:
+            stored = self._hashes.read(key, session)
+        if not stored:
             raise _not_found(session)
-        return stored != "0"
+        return stored.get("paused") != "0"
 
     def set_paused(self, session: str, *, paused: bool) -> None:
         """Stop a session, or let it go on. May always be repeated.
@@ -179,11 +229,15 @@ class SessionRegistry:
             SessionNotFoundError: none is registered under the id.
             SessionStoreUnavailableError: Redis did not answer.
         """
+
+        def set_paused(found: dict[str, str]) -> Mapping[str, str]:
+            if not found:
+                raise _not_found(session)
+            return {**found, "paused": "1" if paused else "0"}
+
         key = _key(_digits(session))
         with self._named_errors(session):
-            done = self._run("set_paused", key, "1" if paused else "0")
-        if not done:
-            raise _not_found(session)
+            self._hashes.change(key, session, set_paused)
 
     def set_guardrails(self, session: str, new: Guardrails, *, replaces: ScopeRules) -> None:
         """Replace the guardrails of one scope. What was counted under the old ones stays counted.
@@ -198,17 +252,22 @@ class SessionRegistry:
             SessionNotFoundError: none is registered under the id.
             SessionStoreUnavailableError: Redis did not answer.
         """
+
+        def set_guardrails(found: dict[str, str]) -> Mapping[str, str]:
+            if not found:
+                raise _not_found(session)
+            if found.get(replaces.field_name, "") != replaces.text:
+                raise SessionConflictError(
+                    "were changed by somebody else meanwhile",
+                    field=f"guardrails of {replaces.scope}",
+                    fix=f"look at `session-executor sessions guardrails show {session}`, then set them again",
+                )
+            found.pop(replaces.field_name, None)
+            return {**found, **({replaces.field_name: new.text()} if new.text() else {})}
+
         key = _key(_digits(session))
         with self._named_errors(session):
-            outcome = self._run("set_guardrails", key, replaces.field_name, replaces.text, new.text())
-        if outcome == "missing":
-            raise _not_found(session)
-        if outcome == "changed":
-            raise SessionConflictError(
-                "were changed by somebody else meanwhile",
-                field=f"guardrails of {replaces.scope}",
-                fix=f"look at `session-executor sessions guardrails show {session}`, then set them again",
-            )
+            self._hashes.change(key, session, set_guardrails)
 
     def _conflict(self, session: RegisteredSession) -> SessionConflictError:
         permission = f"0x{session.permission_id.hex()}"
@@ -231,13 +290,16 @@ class SessionRegistry:
             fix=f"compare it with `session-executor sessions show {session.session_id}`",
         )
 
-    def _run(self, script: str, key: str, *arguments: str) -> Any:
-        return self._redis.eval(_lua(script), 1, key, *arguments)
-
     @contextmanager
     def _named_errors(self, what: str) -> Generator[None]:
         try:
             yield
+        except ForgedError as error:
+            raise SessionForgedError(
+                f"{what} must not be used: {error.message.partition(': ')[2]}",
+                field="session",
+                fix=f"{error.fix}, or delete {_key(_digits(what))} and import the file again",
+            ) from error
         except redis.ResponseError as error:
             if "WRONGTYPE" in str(error):
                 raise SessionCorruptError(
@@ -338,8 +400,3 @@ def _key(digits: str) -> str:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def _lua(name: str) -> str:
-    return files("worker.sessions").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 -- waiting again can write nothing. Its attempts start afresh.
 --
 -- KEYS  intent, history, open
--- ARGV  id, who, why, now ms, the attention code of a trade that waits
+-- ARGV  id, who, why, now ms, the attention code of a trade that waits, seal
 -- Returns {'ok', flat hash}, {'missing'} or {'illegal', state, attention}.
 
 local now = redis.call('HMGET', KEYS[1], 'state', 'attention')
@@ -13,7 +13,8 @@ if now[1] ~= 'QUEUED' or now[2] ~= ARGV[5] then
   return { 'illegal', now[1], now[2] or '' }
 end
 
-redis.call('HSET', KEYS[1], 'f:approved_by', ARGV[2], 'f:approved_ms', ARGV[4], 'updated_ms', ARGV[4],
+redis.call('HSET', KEYS[1], 'f:approved_by', ARGV[2], 'f:approved_ms', ARGV[4],
+  'f:approval_seal', ARGV[6], 'updated_ms', ARGV[4],
   'attention', '', 'reason', '', 'attempts', '0', 'deaths', '0', 'lease_until_ms', '0', 'lease_who', '')
 redis.call('HINCRBY', KEYS[1], 'fence', 1)
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])

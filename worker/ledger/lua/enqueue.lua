@@ -1,7 +1,8 @@
 -- Create a record in QUEUED, or find the one that is there.
 --
 -- KEYS  intent, history, open, all, counts
--- ARGV  id, payload, payload hash, idempotency key, session id, source, note, now ms, due ms
+-- ARGV  id, payload, payload hash, idempotency key, session id, source, note, now ms, due ms,
+--       seal ('' = none)
 -- Returns {'created' | 'exists', flat hash} or {'conflict'}.
 
 local found = redis.call('HGET', KEYS[1], 'payload_hash')
@@ -16,6 +17,9 @@ redis.call('HSET', KEYS[1],
   'state', 'QUEUED', 'fence', '0', 'attempts', '0', 'lease_until_ms', '0', 'lease_who', '',
   'payload', ARGV[2], 'payload_hash', ARGV[3], 'idempotency_key', ARGV[4], 'session_id', ARGV[5],
   'source', ARGV[6], 'note', ARGV[7], 'created_ms', ARGV[8], 'updated_ms', ARGV[8])
+if ARGV[10] ~= '' then
+  redis.call('HSET', KEYS[1], 'f:seal', ARGV[10])
+end
 redis.call('ZADD', KEYS[3], ARGV[9], ARGV[1])
 redis.call('ZADD', KEYS[4], ARGV[8], ARGV[1])
 history_append(KEYS[2], ARGV[8], ARGV[6], '', 'QUEUED', 'enqueued')
