@@ -37,7 +37,9 @@ class TestSeals:
     def test_nothing_else(self, kind: str, parts: tuple[str, ...]) -> None:
         assert sealer().problem(sealer().seal("intent", "a", "b"), kind, *parts) != ""
 
-    @pytest.mark.parametrize("seal", ["", ":", "one", "one:", "two:" + "0" * 64, "one:" + "0" * 64, "one:é\ud800"])
+    @pytest.mark.parametrize(
+        "seal", ["", ":", "one", "one:", "two:" + "0" * 64, "one:" + "0" * 64, "one:é\ud800"]
+    )
     def test_what_is_no_seal(self, seal: str) -> None:
         assert sealer().problem(seal, "intent", "a") != ""
 
@@ -78,7 +80,10 @@ class TestKeys:
         def load() -> SealKeys:
             raise ServiceError("is sealed")
 
-        for attempt in (lambda: Sealer(load).seal("i", "a"), lambda: Sealer(load).problem("one:00", "i", "a")):
+        for attempt in (
+            lambda: Sealer(load).seal("i", "a"),
+            lambda: Sealer(load).problem("one:00", "i", "a"),
+        ):
             with pytest.raises(ServiceError):
                 attempt()
 

@@ -251,7 +251,7 @@ def forgery(runtime: Runtime, record: IntentRecord) -> str:
     if problem:
         return f"its record in Redis was not written by this program: {problem}"
     if record.state in {State.QUEUED, State.AUTHORIZED} and runtime.marks.is_closed(record.intent_id):
-        return "its record in Redis is an old copy: this machine has seen it signed, or ended, before"
+        return "its record in Redis is an old copy, or was forgotten: this machine has seen it signed, or ended, before"
     return ""
 
 

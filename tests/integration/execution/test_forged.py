@@ -6,7 +6,8 @@ The attacker of these tests may do anything in Redis and has read all of it, and
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import cast
 
 import pytest
 import redis
@@ -36,11 +37,21 @@ def attacker(redis_url: str) -> Generator[redis.Redis]:
         yield client
 
 
-def put_back(attacker: redis.Redis, intent_id: str, copy: dict[str, str]) -> None:
-    """An old copy of a record, due at once."""
-    key = keys.intent(intent_id)
+def copied(attacker: redis.Redis, key: str) -> dict[str, str]:
+    """All of a hash."""
+    return cast("dict[str, str]", attacker.hgetall(key))
+
+
+def replace(attacker: redis.Redis, key: str, copy: Mapping[str, str]) -> None:
+    """Nothing but the copy is left."""
     attacker.delete(key)
-    attacker.hset(key, mapping=copy)
+    for field, value in copy.items():
+        attacker.hset(key, field, value)
+
+
+def put_back(attacker: redis.Redis, intent_id: str, copy: Mapping[str, str]) -> None:
+    """An old copy of a record, due at once."""
+    replace(attacker, keys.intent(intent_id), copy)
     attacker.zadd(keys.of_session(keys.digits_of_intent(intent_id), "open"), {intent_id: 0})
 
 
@@ -99,7 +110,7 @@ class TestForgedRecords:
         intent_id = pipeline.submit("broken")
         attacker.hset(keys.intent(intent_id), "payload", "{}")
         prepare(pipeline.runtime, intent_id)
-        found = attacker.hgetall(keys.intent(intent_id))
+        found = copied(attacker, keys.intent(intent_id))
         assert (found["state"], found["attention"]) == ("REJECTED", FORGED)
         assert attacker.zcard(keys.of_session(keys.digits_of_intent(intent_id), "open")) == 0
 
@@ -165,7 +176,7 @@ class TestForgedSteps:
         self, pipeline: Pipeline, attacker: redis.Redis
     ) -> None:
         other = self.authorized(pipeline)
-        quote = attacker.hgetall(keys.intent(other))
+        quote = copied(attacker, keys.intent(other))
         intent_id = pipeline.submit("skip")
         stolen = {
             name: quote[name]
@@ -191,7 +202,7 @@ class TestReplayedRecords:
 
     def test_a_queued_copy_of_a_completed_intent(self, pipeline: Pipeline, attacker: redis.Redis) -> None:
         intent_id = pipeline.submit("once")
-        copy = attacker.hgetall(keys.intent(intent_id))
+        copy = copied(attacker, keys.intent(intent_id))
         assert pipeline.run(intent_id)[0].state is State.COMPLETED
         put_back(attacker, intent_id, copy)
         [record] = pipeline.run(intent_id)
@@ -205,7 +216,7 @@ class TestReplayedRecords:
         """Nor is it signed a second time: who reads Redis has the first signature."""
         intent_id = pipeline.submit("once")
         pipeline.step()
-        copy = attacker.hgetall(keys.intent(intent_id))
+        copy = copied(attacker, keys.intent(intent_id))
         pipeline.step()
         assert pipeline.state(intent_id) is State.SIGNED
         put_back(attacker, intent_id, copy)
@@ -215,7 +226,7 @@ class TestReplayedRecords:
 
     def test_a_copy_of_an_intent_that_was_canceled(self, pipeline: Pipeline, attacker: redis.Redis) -> None:
         intent_id = pipeline.submit("canceled")
-        copy = attacker.hgetall(keys.intent(intent_id))
+        copy = copied(attacker, keys.intent(intent_id))
         pipeline.ledger.cancel(intent_id, who="me", why="no", now_ms=1)
         put_back(attacker, intent_id, copy)
         assert_refused(pipeline, pipeline.run(intent_id)[0], "old copy")
@@ -224,7 +235,7 @@ class TestReplayedRecords:
         self, pipeline: Pipeline, attacker: redis.Redis
     ) -> None:
         intent_id = pipeline.submit("once")
-        copy = attacker.hgetall(keys.intent(intent_id))
+        copy = copied(attacker, keys.intent(intent_id))
         pipeline.run(intent_id)
         put_back(attacker, intent_id, copy)
         prepare(pipeline.new_runtime(), intent_id)
@@ -264,10 +275,9 @@ class TestForgedSessions:
     def test_an_old_copy(self, pipeline: Pipeline, attacker: redis.Redis) -> None:
         """Not paused yet when it was copied."""
         pipeline.run(pipeline.submit("first"))  # the machine knows the ledger from now on
-        copy = attacker.hgetall(self.key(pipeline))
+        copy = copied(attacker, self.key(pipeline))
         pipeline.runtime.sessions.set_paused(pipeline.session.session_id, paused=True)
-        attacker.delete(self.key(pipeline))
-        attacker.hset(self.key(pipeline), mapping=copy)
+        replace(attacker, self.key(pipeline), copy)
         self.assert_stopped(pipeline, "old copy")
         assert pipeline.executed() == 1
 
@@ -296,10 +306,9 @@ class TestForgedSwitches:
         pauses = pipeline.runtime.pauses
         pauses.pause(EVERYTHING, why="stop", who="me", now_ms=1)
         pauses.resume(EVERYTHING)
-        copy = attacker.hgetall(keys.PAUSES)
+        copy = copied(attacker, keys.PAUSES)
         pauses.pause(EVERYTHING, why="stop", who="me", now_ms=1)
-        attacker.delete(keys.PAUSES)
-        attacker.hset(keys.PAUSES, mapping=copy)
+        replace(attacker, keys.PAUSES, copy)
         with pytest.raises(ForgedError, match="old copy"):
             pauses.list()
 
@@ -353,7 +362,7 @@ class TestSealing:
 
     def test_an_old_copy_is_not_offered(self, pipeline: Pipeline, attacker: redis.Redis) -> None:
         intent_id = pipeline.submit("once")
-        copy = attacker.hgetall(keys.intent(intent_id))
+        copy = copied(attacker, keys.intent(intent_id))
         pipeline.run(intent_id)
         put_back(attacker, intent_id, copy)
         assert unsealed(pipeline.runtime) == []

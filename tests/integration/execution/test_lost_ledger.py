@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,10 @@ def test_after_flushall_nothing_is_signed_until_a_person_confirms(pipeline: Pipe
     assert status.who == pipeline.runtime.who
     pipeline.runtime.epoch.confirm(who="ops", why="the chain says 40 are spent", now_ms=2)
     assert pipeline.runtime.epoch.status().loss == ""
-    # the person has said that these books count
-    assert pipeline.run(again)[0].state is State.COMPLETED
+    # the person has said that these books count; what this machine has seen executed is not executed again all the same
+    [first, other] = pipeline.run(again, pipeline.submit("b", transfer(40_000_000)))
+    assert (first.state, other.state) == (State.REJECTED, State.COMPLETED)
+    assert "seen it signed" in first.reason
     with pytest.raises(LedgerInputError, match="nothing to confirm"):
         pipeline.runtime.epoch.confirm(who="ops", why="again", now_ms=3)
 
@@ -187,12 +188,10 @@ class TestOldSnapshot:
             RedisLedger(server.url).transition(intent_id, fence=1, to_state=State.QUEUED, **change)
 
 
-def test_a_state_folder_that_cannot_be_written_signs_nothing(
-    make_pipeline: Callable[..., Pipeline], tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    pipeline = make_pipeline(state_dir=tmp_path / "file")
+def test_a_state_folder_that_cannot_be_written_signs_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     intent_id = pipeline.submit("a")
+    (tmp_path / "file").touch()
+    pipeline.runtime = pipeline.new_runtime(state_dir=tmp_path / "file")
     with pytest.raises(Exception, match="SESSION_EXECUTOR_STATE_DIR"):
         pipeline.step()
     assert pipeline.state(intent_id) is State.QUEUED

@@ -29,8 +29,9 @@ class TestFirstUse:
         assert len(made.keys[made.current]) == 32
 
     def test_of_many_processes_one_makes_it(self, path: Path) -> None:
+        files = [RecordKeyFile(path, make=True) for _ in range(8)]
         with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(lambda _: RecordKeyFile(path, make=True).load().current, range(8)))
+            made = [found.current for found in pool.map(RecordKeyFile.load, files)]
         assert len(set(made)) == 1
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
