@@ -6,7 +6,7 @@ SOURCES := worker tasks config tests benchmarks
 # each has services of its own; most tests wait rather than compute
 TEST_PROCESSES ?= 4
 
-.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys vault lock clean
+.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench bench-sign bench-policy bench-keys vault lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -56,6 +56,9 @@ budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 ope
 onchain: N = 1000
 onchain: $(VENV)/dev.stamp ## our evaluator against the compiled policy contracts: ARTIFACTS=dir N=1000 [FIRST=0] [BASE_RPC_URL=…]
 	@$(BIN)/python -m tests.onchain.run --artifacts '$(ARTIFACTS)' --number $(N) --first $(or $(FIRST),0)
+
+bench: $(VENV)/dev.stamp ## the whole pipeline beside the real SDK, then latency, processes and history (some 15 minutes)
+	@$(BIN)/python -m benchmarks.pipeline
 
 bench-sign: $(VENV)/dev.stamp ## CPU of signing an intent, beside the real SDK's under node
 	@$(BIN)/python -m benchmarks.signing
