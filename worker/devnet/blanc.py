@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eth_utils.address import to_checksum_address
 
+from worker.devnet import claims
 from worker.devnet.api_error import ApiError, IlliquidError, as_list, as_object, invalid
 from worker.devnet.chain import INTENT_EXECUTOR
 from worker.devnet.quotes import Alteration, StoredQuote, set_pointer
@@ -51,10 +53,16 @@ def alps_request(body: object) -> dict[str, Any]:
     access = request.get("accountAccessList")
     if access is not None:
         fields = dict(as_object(access, "accountAccessList"))
+        if "chainTokenAmounts" in fields:
+            if "chainIds" in fields:
+                raise invalid("accountAccessList", "has both chainIds and chainTokenAmounts")
+            request["accountAccessList"] = _inputs(fields["chainTokenAmounts"])
+            fields = {}
         if "chainIds" in fields:
             ids = as_list(fields["chainIds"], "accountAccessList.chainIds")
             fields["chainIds"] = [chain_number(item, "accountAccessList.chainIds") for item in ids]
-        request["accountAccessList"] = fields
+        if fields:
+            request["accountAccessList"] = fields
     for name in _CHAIN_MAPS:
         if name in request:
             request[name] = {
@@ -74,6 +82,16 @@ def alps_request(body: object) -> dict[str, Any]:
         options["signatureMode"] = MODES.index(mode)
     request["options"] = options
     return request
+
+
+def _inputs(value: object) -> list[dict[str, Any]]:
+    """``{chain: {token: amount}}`` as alps' list of exact inputs."""
+    path = "accountAccessList.chainTokenAmounts"
+    return [
+        {"chainId": chain_number(chain, path), "tokenAddress": token, "amount": amount}
+        for chain, tokens in as_object(value, path).items()
+        for token, amount in as_object(tokens, f"{path}.{chain}").items()
+    ]
 
 
 def chain_number(value: object, path: str) -> int:
@@ -109,14 +127,14 @@ def quote_answer(answer: Mapping[str, Any], body: object, alter: Alteration | No
         "expiresAt": int(op["expires"]),
         "estimatedFillTime": {"seconds": 2},
         "settlementLayer": mandate["qualifier"]["settlementContext"]["settlementLayer"],
-        "signData": {
-            "origin": [_typed_data(op, element, op["nonce"]) for element in elements],
-            "destination": _typed_data(op, elements[-1], op["nonce"]),
-            "targetExecution": _typed_data(op, elements[-1], op["targetExecutionNonce"]),
-        },
+        "signData": _sign_data(op),
         "cost": {
-            "input": [_token(chain, int(token), amount) for token, amount in elements[0]["idsAndAmounts"]],
-            "output": [_token(chain, int(token), amount) for token, amount in mandate["tokenOut"]],
+            "input": [
+                _token(int(element["chainId"]), int(token), amount)
+                for element in elements
+                for token, amount in element["idsAndAmounts"]
+            ],
+            "output": [_token(chain, token, amount) for token, amount in _delivered(elements).items()],
             "fees": {
                 "total": {"usd": 0},
                 "breakdown": {name: {"usd": 0, "sponsored": fees.get(name, False)} for name in _FEES},
@@ -159,6 +177,7 @@ def intent_id(body: object) -> str:
 def status_answer(status: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to ``GET /intents/{id}``, from the alps one."""
     word = _WORDS.get(str(status["status"]), "PENDING")
+    target = status["destinationChainId"]
     item: dict[str, Any] = {"type": "FILL", "status": word}
     if "fillTransactionHash" in status:
         item |= {
@@ -166,10 +185,23 @@ def status_answer(status: Mapping[str, Any]) -> dict[str, Any]:
             "txHash": status["fillTransactionHash"],
             "timestamp": status["fillTimestamp"],
         }
+    operations: dict[int, list[dict[str, Any]]] = {target: [item]}
+    for claim in status["claims"]:
+        # an execution on one chain claims nothing; alps shows it as a claim of the same transaction
+        if claim.get("claimTransactionHash", item.get("txHash")) == item.get("txHash"):
+            continue
+        operations.setdefault(claim["chainId"], []).append(
+            {
+                "type": "CLAIM",
+                "status": "COMPLETED",
+                "txHash": claim["claimTransactionHash"],
+                "timestamp": claim["claimTimestamp"],
+            }
+        )
     return {
         "status": word,
         "accountAddress": status["userAddress"],
-        "operations": [{"chain": status["destinationChainId"], "items": [item]}],
+        "operations": [{"chain": chain, "items": items} for chain, items in operations.items()],
         "devnetReason": status["devnetReason"],
     }
 
@@ -236,6 +268,49 @@ def error_body(error: ApiError, trace: str) -> dict[str, Any]:
     if code in ("VALIDATION_ERROR", "UNPROCESSABLE_CONTENT"):
         body["details"] = [{"message": error.message, "context": dict(error.context or {})}]
     return body
+
+
+def _sign_data(op: Mapping[str, Any]) -> dict[str, Any]:
+    elements = op["elements"]
+    context = elements[0]["mandate"]["qualifier"]["settlementContext"]
+    if context["fundingMethod"] == "PERMIT2":
+        origins = [_permit2(op, element) for element in elements]
+        return {"origin": origins, "destination": copy.deepcopy(origins[-1])}
+    return {
+        "origin": [_typed_data(op, element, op["nonce"]) for element in elements],
+        "destination": _typed_data(op, elements[-1], op["nonce"]),
+        "targetExecution": _typed_data(op, elements[-1], op["targetExecutionNonce"]),
+    }
+
+
+def _permit2(op: Mapping[str, Any], element: Mapping[str, Any]) -> dict[str, Any]:
+    claim = claims.read_claim(element, int(op["nonce"]), int(op["expires"]))
+    return {
+        "domain": claim.domain(),
+        "types": copy.deepcopy(claims.PERMIT2_TYPES),
+        "primaryType": "PermitBatchWitnessTransferFrom",
+        "message": _as_json(claim.message()),
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """Integers as decimal text and bytes as hex, as the API writes a message."""
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    return str(value) if isinstance(value, int) else value
+
+
+def _delivered(elements: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """What all elements deliver of each token."""
+    found: Counter[int] = Counter()
+    for element in elements:
+        for token, amount in element["mandate"]["tokenOut"]:
+            found[int(token)] += int(amount)
+    return dict(found)
 
 
 def _typed_data(op: Mapping[str, Any], element: Mapping[str, Any], nonce: object) -> dict[str, Any]:

@@ -10,37 +10,31 @@ The executor's message covers neither the pre-claim calls nor a deadline (signin
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from worker.execution.explain import Explained, check_life, refuse, signature_vt
 from worker.execution.route_request import Signer, pre_claim_calls
+from worker.execution.typed_data import (
+    match_address,
+    match_domain,
+    match_object,
+    match_types,
+    match_uint,
+    types_of,
+)
 from worker.orchestrator.port import Quote
 from worker.policies.base import Execution
 from worker.signing.contracts import INTENT_EXECUTOR, ZERO_ADDRESS
 from worker.signing.intent_op import IntentPayloads, TypedPayload
-from worker.signing.messages import SingleChainOps
+from worker.signing.messages import GAS_REFUND, OP, OPS_ITEM, SINGLE_CHAIN_OPS, SingleChainOps
 from worker.signing.structs import GasRefund, Op, Ops
 
 _LAYER = "INTENT_EXECUTOR"
 _PRIMARY_TYPE = "SingleChainOps"
 _DOMAIN = {"name": "IntentExecutor", "version": "v0.0.1"}
-_UINT256 = 2**256
-_DECIMAL = re.compile(r"0|[1-9][0-9]{0,77}", re.ASCII)
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
-#: Every struct type that may be there, member for member and in order. ``EIP712Domain`` may be left out.
-_TYPES: dict[str, tuple[tuple[str, str], ...]] = {
-    "SingleChainOps": (
-        ("account", "address"),
-        ("nonce", "uint256"),
-        ("op", "Op"),
-        ("gasRefund", "GasRefund"),
-    ),
-    "Op": (("vt", "bytes32"), ("ops", "Ops[]")),
-    "Ops": (("to", "address"), ("value", "uint256"), ("data", "bytes")),
-    "GasRefund": (("token", "address"), ("exchangeRate", "uint256"), ("overhead", "uint256")),
-}
+_TYPES = types_of(SINGLE_CHAIN_OPS, OP, OPS_ITEM, GAS_REFUND)
 _DOMAIN_TYPE = (
     ("name", "string"),
     ("version", "string"),
@@ -78,12 +72,12 @@ def explain_blanc(
     ):
         if quote.cost.get(name) != []:
             refuse(f"cost.{name}", why)
-    sign_data = _object(route.get("signData"), "signData", required=("origin", "destination"), more=True)
+    sign_data = match_object(route.get("signData"), "signData", required=("origin", "destination"), more=True)
     origins = sign_data["origin"]
     if not isinstance(origins, list) or len(cast("list[Any]", origins)) != 1:
         refuse("signData.origin", "must hold exactly one message for a same-chain intent")
-    origin = _match(cast("list[Any]", origins)[0], "signData.origin[0]", session, calls)
-    destination = _match(sign_data["destination"], "signData.destination", session, calls)
+    origin = match_single_chain_ops(cast("list[Any]", origins)[0], "signData.origin[0]", session, calls)
+    destination = match_single_chain_ops(sign_data["destination"], "signData.destination", session, calls)
     if destination.nonce != origin.nonce:
         refuse("signData.destination.message.nonce", "differs from that of the origin it repeats")
     chain = session.chain_id
@@ -91,7 +85,9 @@ def explain_blanc(
     target = None
     # as v2: signed if it is there, by a session whose executions are verified
     if session.verify_executions and sign_data.get("targetExecution") is not None:
-        executed = _match(sign_data["targetExecution"], "signData.targetExecution", session, calls)
+        executed = match_single_chain_ops(
+            sign_data["targetExecution"], "signData.targetExecution", session, calls
+        )
         target = TypedPayload("single-chain-ops", chain, executed.digest(chain), executed, 0)
     return Explained(
         (*pre_claim_calls(session, enable=enable), *calls),
@@ -100,65 +96,57 @@ def explain_blanc(
     )
 
 
-def _match(value: object, path: str, session: Signer, calls: Sequence[Execution]) -> SingleChainOps:
-    """The message of one typed data, every field of it explained."""
-    data = _object(value, path, required=("domain", "types", "primaryType", "message"))
+def match_single_chain_ops(
+    value: object, path: str, session: Signer, calls: Sequence[Execution], *, vt: bytes = b""
+) -> SingleChainOps:
+    """The message of one typed data, every field of it explained.
+
+    Args:
+        value: the typed data.
+        path: where it stands.
+        session: who signs, for which account, on which chain.
+        calls: what it must execute, and nothing else.
+        vt: of the calls, if the session alone does not decide it.
+
+    Raises:
+        UnexplainedQuoteError: names the field.
+    """
+    data = match_object(value, path, required=("domain", "types", "primaryType", "message"))
     if data["primaryType"] != _PRIMARY_TYPE:
         refuse(f"{path}.primaryType", f"is {data['primaryType']!r}, not {_PRIMARY_TYPE}")
-    _match_domain(data["domain"], f"{path}.domain", session.chain_id)
-    _match_types(data["types"], f"{path}.types")
+    chain_id = match_domain(data["domain"], f"{path}.domain", _DOMAIN, contract=INTENT_EXECUTOR)
+    if chain_id != session.chain_id:
+        refuse(f"{path}.domain.chainId", f"is {chain_id}, not {session.chain_id}")
+    match_types(data["types"], f"{path}.types", _TYPES, _DOMAIN_TYPE)
     path = f"{path}.message"
-    message = _object(data["message"], path, required=("account", "nonce", "op", "gasRefund"))
-    account = _address(message, "account", path)
+    message = match_object(data["message"], path, required=("account", "nonce", "op", "gasRefund"))
+    account = match_address(message, "account", path)
     if account != session.account:
         refuse(f"{path}.account", f"is {account}, not our account {session.account}")
     _match_refund(message["gasRefund"], f"{path}.gasRefund")
-    vt = signature_vt(session)
-    op = _object(message["op"], f"{path}.op", required=("vt", "ops"))
+    vt = vt or signature_vt(session)
+    op = match_object(message["op"], f"{path}.op", required=("vt", "ops"))
     if op["vt"] != "0x" + vt.hex():
         refuse(f"{path}.op.vt", f"is {op['vt']!r}, not 0x{vt.hex()}")
     _match_calls(op["ops"], f"{path}.op.ops", calls)
     return SingleChainOps(
         session.account,
-        _uint(message, "nonce", path),
+        match_uint(message, "nonce", path),
         Ops(vt, tuple(Op(call.to, call.value, call.data) for call in calls)),
         GasRefund(ZERO_ADDRESS, 0, 0),
     )
 
 
-def _match_domain(value: object, path: str, chain_id: int) -> None:
-    domain = _object(value, path, required=(*_DOMAIN, "chainId", "verifyingContract"))
-    for name, expected in _DOMAIN.items():
-        if domain[name] != expected:
-            refuse(f"{path}.{name}", f"is {domain[name]!r}, not {expected}")
-    if _uint(domain, "chainId", path) != chain_id:
-        refuse(f"{path}.chainId", f"is {domain['chainId']}, not {chain_id}")
-    contract = _address(domain, "verifyingContract", path)
-    if contract != INTENT_EXECUTOR:
-        refuse(f"{path}.verifyingContract", f"is {contract}, not the Intent Executor")
-
-
-def _match_types(value: object, path: str) -> None:
-    types = _object(value, path, required=tuple(_TYPES), more=True)
-    known = _TYPES | {"EIP712Domain": _DOMAIN_TYPE}
-    for name, members in types.items():
-        if name not in known:
-            refuse(f"{path}.{name}", "is no type of the message")
-        wanted = [{"name": member, "type": kind} for member, kind in known[name]]
-        if members != wanted:
-            refuse(f"{path}.{name}", "has other members than the type we know")
-
-
 def _match_refund(value: object, path: str) -> None:
-    refund = _object(value, path, required=("token", "exchangeRate", "overhead"))
+    refund = match_object(value, path, required=("token", "exchangeRate", "overhead"))
     for name in ("exchangeRate", "overhead"):
-        if _uint(refund, name, path) != 0:
+        if match_uint(refund, name, path) != 0:
             refuse(
                 f"{path}.{name}",
                 "would let the executor take a fee from the account that nobody has agreed to",
                 fix="submit the intent sponsored",
             )
-    if _address(refund, "token", path) != ZERO_ADDRESS:
+    if match_address(refund, "token", path) != ZERO_ADDRESS:
         refuse(f"{path}.token", "names a fee token, and no fee was agreed to")
 
 
@@ -168,48 +156,16 @@ def _match_calls(value: object, path: str, calls: Sequence[Execution]) -> None:
     listed = cast("list[Any]", value)
     for index, item in enumerate(listed):
         where = f"{path}[{index}]"
-        op = _object(item, where, required=("to", "value", "data"))
+        op = match_object(item, where, required=("to", "value", "data"))
         if index >= len(calls):
             refuse(where, "is a call that nobody asked for")
         call = calls[index]
-        if _address(op, "to", where) != call.to:
+        if match_address(op, "to", where) != call.to:
             refuse(f"{where}.to", f"is {op['to']}, not {call.to}")
-        if _uint(op, "value", where) != call.value:
+        if match_uint(op, "value", where) != call.value:
             refuse(f"{where}.value", f"is {op['value']}, not {call.value}")
         data = op["data"]
         if not isinstance(data, str) or not _HEX.fullmatch(data) or bytes.fromhex(data[2:]) != call.data:
             refuse(f"{where}.data", "differs from the calldata that was asked for")
     if len(listed) < len(calls):
         refuse(path, f"holds {len(listed)} calls, and {len(calls)} were asked for")
-
-
-def _object(value: object, path: str, *, required: tuple[str, ...], more: bool = False) -> Mapping[str, Any]:
-    """An object with exactly these members; with ``more``, at least these."""
-    if not isinstance(value, dict):
-        refuse(path, "must be an object")
-    found = cast("Mapping[str, Any]", value)
-    for name in required:
-        if name not in found:
-            refuse(f"{path}.{name}", "is missing")
-    if not more:
-        for name in found:
-            if name not in required:
-                refuse(f"{path}.{name}", "is a field that is not known")
-    return found
-
-
-def _uint(value: Mapping[str, Any], name: str, path: str) -> int:
-    """A uint256 as a number or as decimal text, in the one way that it is written."""
-    found = value[name]
-    if isinstance(found, str) and _DECIMAL.fullmatch(found):
-        found = int(found)
-    if type(found) is not int or not 0 <= found < _UINT256:
-        refuse(f"{path}.{name}", f"must be an integer of 256 bits, not {str(found)[:40]!r}")
-    return found
-
-
-def _address(value: Mapping[str, Any], name: str, path: str) -> str:
-    found = value[name]
-    if not isinstance(found, str) or not _ADDRESS.fullmatch(found):
-        refuse(f"{path}.{name}", f"must be an address, not {str(found)[:60]!r}")
-    return found.lower()

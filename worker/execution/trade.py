@@ -9,8 +9,9 @@ from typing import Any
 from worker.execution import executor_nonce
 from worker.execution.ask import Ask, Leg, check_legs
 from worker.execution.attempt import Attempt
-from worker.execution.errors import EnablingError, IntentInputError, PolicyDeniedError, UnexplainedQuoteError
+from worker.execution.errors import EnablingError, PolicyDeniedError, UnexplainedQuoteError
 from worker.execution.explain_trade import ExplainedTrade, explain_trade
+from worker.execution.explain_trade_blanc import explain_blanc_trade
 from worker.execution.metrics import KEYS, REQUESTS, timed
 from worker.execution.prepare import (
     ENABLE_POLICY,
@@ -27,14 +28,15 @@ from worker.execution.prepare import (
 from worker.execution.retry import read_again
 from worker.execution.runtime import Runtime, version_of
 from worker.execution.sign import emissary_form, signed_by_all
-from worker.execution.trade_request import trade_request
-from worker.execution.wire import ALPS, stored_quote, submit_body
+from worker.execution.trade_request import blanc_trade_request, trade_request
+from worker.execution.wire import ALPS, blanc_mock, stored_quote, submit_body
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
 from worker.intents.trade import Trade
 from worker.keys.port import KeyStore
 from worker.ledger.errors import LimitExceededError
 from worker.orchestrator.jwt_auth import sponsored_digest
+from worker.orchestrator.port import ApiVersion, Quote
 from worker.policies.base import CounterChange
 from worker.sessions.importing import RegisteredSession
 from worker.signing import session_signature
@@ -49,12 +51,6 @@ ENABLES = "enable_chains"
 def prepare_trade(attempt: Attempt) -> None:
     """QUEUED → AUTHORIZED."""
     runtime, record = attempt.runtime, attempt.record
-    if runtime.orchestrator.version != ALPS:
-        raise IntentInputError(
-            f"cannot be quoted in {runtime.orchestrator.version}: what that version has a trade sign is not explained yet",
-            field="trade",
-            fix=f"set SESSION_EXECUTOR_ORCHESTRATOR_VERSION={ALPS}",
-        )
     ask, states = read_ask(runtime, record.intent)
     # before the orchestrator hears of it: a refused trade costs no quote
     for leg in ask.legs:
@@ -68,16 +64,10 @@ def prepare_trade(attempt: Attempt) -> None:
                 latest_s=runtime.now_s,
                 ahead=_ahead(ask, leg),
             )
-    request = trade_request(ask)
+    request = _request(ask, runtime.orchestrator.version)
     with timed(REQUESTS, "quote"), runtime.tracing.step("orchestrator.quote"):
         quote = read_again(lambda: runtime.orchestrator.quote(request))
-    explained = explain_trade(
-        quote,
-        ask,
-        arbiters=runtime.settings.arbiters,
-        now_s=runtime.now_s,
-        min_left_s=runtime.settings.min_quote_left_s,
-    )
+    explained = _explained(runtime, quote, ask, min_left_s=runtime.settings.min_quote_left_s)
     reserve = _judge_all(runtime, ask, states, explained)
     try:
         attempt.move(
@@ -118,9 +108,7 @@ def sign_trade(attempt: Attempt) -> None:
     quote = stored_quote(
         version_of(record), record.quote, quote_id=record.orchestrator_id, expires_s=record.quote_expires_s
     )
-    explained = explain_trade(
-        quote, ask, arbiters=runtime.settings.arbiters, now_s=runtime.now_s, min_left_s=0
-    )
+    explained = _explained(runtime, quote, ask, min_left_s=0)
     _judge_all(runtime, ask, states, explained)
     if digests(explained.message) != record.fields.get("digests"):
         raise UnexplainedQuoteError(
@@ -140,6 +128,19 @@ def sign_trade(attempt: Attempt) -> None:
         next_stage="submit",
         fields={"body": submit_body(quote, members), "sent": ""},
     )
+
+
+def _request(ask: Ask, version: ApiVersion) -> dict[str, Any]:
+    if version == ALPS:
+        return trade_request(ask)
+    return blanc_trade_request(
+        ask, {leg.chain_id: blanc_mock(leg.session, enable=leg.enable) for leg in ask.legs}
+    )
+
+
+def _explained(runtime: Runtime, quote: Quote, ask: Ask, *, min_left_s: int) -> ExplainedTrade:
+    explain = explain_trade if quote.version == ALPS else explain_blanc_trade
+    return explain(quote, ask, arbiters=runtime.settings.arbiters, now_s=runtime.now_s, min_left_s=min_left_s)
 
 
 def read_ask(runtime: Runtime, intent: TradeIntent) -> tuple[Ask, Mapping[int, ChainState]]:

@@ -17,6 +17,7 @@ from tests.support.cross_chain import (
     CrossChain,
     claim_policy,
 )
+from tests.support.openapi import load_openapi, problems
 from tests.support.pipeline import transfer
 from tests.support.sessions import ACCOUNT
 from worker.devnet.chain import ARBITER, RELAYER, revert_reason
@@ -124,6 +125,42 @@ class TestTrades:
         record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(recipient=RECIPIENT)))[0]
         assert record.state is State.COMPLETED, record.reason
         assert pipeline.held(RECIPIENT) == (0, 5_000_000)
+
+
+class TestBlanc:
+    """The other wire version: the server names the messages, and they are matched."""
+
+    def test_a_trade_in_blanc_and_its_words_are_the_published_ones(
+        self, make_pipeline: Callable[..., CrossChain]
+    ) -> None:
+        description = load_openapi("blanc")
+        pipeline = make_pipeline(orchestrator_version="2026-04.blanc")
+        data = transfer(1).data.hex()
+        calls = {str(BASE): [{"to": USDC_OF[BASE], "data": f"0x{data}"}]}
+        first = pipeline.run(pipeline.submit_trade("a", pipeline.trade(sourceCalls=calls)))[0]
+        assert first.state is State.COMPLETED, first.reason
+        exact = pipeline.trade(
+            2_000_000,
+            exactInputs=True,
+            spend=[{"chain": BASE, "token": USDC_OF[BASE], "amount": "2500000"}],
+        )
+        more = [transfer(2, token=USDC_OF[ARBITRUM])]
+        second = pipeline.run(pipeline.submit_trade("b", exact, calls=more))[0]
+        assert second.state is State.COMPLETED, second.reason
+        assert pipeline.held() == (FUNDS - 7_500_001, 7_499_998)
+        assert pipeline.held(RECIPIENT) == (1, 2)
+        filled = pipeline.devnet.executions(ACCOUNT, chain_id=ARBITRUM)
+        assert [done.enabled for done in filled] == [True, False]
+        assert [first.tx_hash, second.tx_hash] == [done.tx_hash for done in filled]
+        assert len(pipeline.devnet.claims(ACCOUNT, chain_id=BASE)) == 2
+        found = [text for entry in pipeline.devnet.requests() for text in problems(description, entry)]
+        assert not found
+
+    def test_what_blanc_cannot_say_is_refused(self, make_pipeline: Callable[..., CrossChain]) -> None:
+        pipeline = make_pipeline(orchestrator_version="2026-04.blanc")
+        record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(feeAsset="USDC")))[0]
+        assert record.state is State.REJECTED
+        assert record.reason.startswith("trade.feeAsset: cannot be said in 2026-04.blanc")
 
 
 class TestChain:

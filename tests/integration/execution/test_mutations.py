@@ -198,6 +198,86 @@ OF_PERMIT2: list[tuple[str, Any, str]] = [
 ]
 
 
+def _permit2(where: str, path: str) -> list[tuple[str, Any, str]]:
+    """Every field of one Permit2 message of a blanc answer, changed."""
+    data = f"/routes/0/signData/{where}"
+    wrong: list[tuple[str, Any, str]] = [
+        ("domain/name", "Permit3", "domain.name"),
+        ("domain/chainId", 10, "domain.chainId"),
+        ("domain/verifyingContract", STRANGER, "domain.verifyingContract"),
+        ("domain/version", "1", "domain.version"),
+        ("primaryType", "Mandate", "primaryType"),
+        ("types/Mandate/1/type", "uint256", "types.Mandate"),
+        ("types/Target/-", {"name": "fee", "type": "uint256"}, "types.Target"),
+        ("types/TokenPermissions/0/name", "coin", "types.TokenPermissions"),
+        ("types/Permit", [], "types.Permit"),
+        ("types/EIP712Domain", [{"name": "name", "type": "string"}], "types.EIP712Domain"),
+        ("message/spender", STRANGER, "message.spender"),
+        ("message/nonce", str(2**256), "message.nonce"),
+        ("message/deadline", str(IN_TEN_YEARS), "message.deadline"),
+        ("message/owner", STRANGER, "message.owner"),
+        ("message/permitted", [], "message.permitted"),
+        ("message/permitted/0/token", USDC_OF[ARBITRUM], "message.permitted"),
+        ("message/permitted/0/amount", "5500001", "message.permitted"),
+        ("message/permitted/0/amount", "0", "message.permitted[0].amount"),
+        ("message/permitted/-", {"token": USDC_OF[BASE], "amount": "500001"}, "message.permitted"),
+        ("message/mandate/target/recipient", STRANGER, "target.recipient"),
+        ("message/mandate/target/tokenOut", [], "target.tokenOut"),
+        ("message/mandate/target/tokenOut/0/amount", "4999999", "target.tokenOut"),
+        ("message/mandate/target/tokenOut/0/token", STRANGER, "target.tokenOut"),
+        ("message/mandate/target/targetChain", str(BASE), "target.targetChain"),
+        ("message/mandate/target/fillExpiry", str(IN_TEN_YEARS), "target.fillExpiry"),
+        ("message/mandate/minGas", str(2**128), "mandate.minGas"),
+        ("message/mandate/minGas", "100000001", "mandate.minGas"),
+        ("message/mandate/originOps/vt", "0x0201" + "00" * 30, "originOps.vt"),
+        ("message/mandate/originOps/ops", [], "originOps.ops"),
+        ("message/mandate/originOps/ops/0/data", ELSEWHERE, "originOps.ops[0]"),
+        ("message/mandate/originOps/ops/-", EXTRA, "originOps.ops[1]"),
+        ("message/mandate/destOps/vt", "0x0205", "destOps.vt"),
+        ("message/mandate/destOps/ops", [], "destOps.ops"),
+        ("message/mandate/destOps/ops/0/to", STRANGER, "destOps.ops[0]"),
+        ("message/mandate/destOps/ops/0/value", "1", "destOps.ops[0]"),
+        ("message/mandate/destOps/ops/0/gas", "1", "destOps.ops[0].gas"),
+        ("message/mandate/destOps/ops/-", EXTRA, "destOps.ops[1]"),
+        ("message/mandate/q", "0x00", "mandate.q"),
+        ("message/mandate/fee", "1", "mandate.fee"),
+    ]
+    mandate = f"{path}.message.mandate."
+    return [
+        (
+            f"{data}/{pointer}",
+            value,
+            mandate + field.removeprefix("mandate.")
+            if pointer.startswith("message/mandate/")
+            else f"{path}.{field}",
+        )
+        for pointer, value, field in wrong
+    ]
+
+
+#: And of the blanc answer to it.
+OF_BLANC_PERMIT2: list[tuple[str, Any, str]] = [
+    ("/routes/0/expiresAt", IN_TEN_YEARS, "expiresAt"),
+    ("/routes/0/settlementLayer", "ECO", "settlementLayer"),
+    ("/routes/0/settlementLayer", "WORMHOLE", "settlementLayer"),
+    ("/routes/0/bridgeFill", {"type": "OFT", "destinationChainId": 10}, "bridgeFill.destinationChainId"),
+    ("/routes/0/tokenRequirements", {"8453": {STRANGER: {}}}, "tokenRequirements"),
+    ("/routes/0/cost/input/0/amount", "5500001", "cost.input[0]"),
+    ("/routes/0/cost/input/0/tokenAddress", STRANGER, "cost.input[0]"),
+    ("/routes/0/cost/output/0/amount", "4999999", "cost.output"),
+    ("/routes/0/cost/output/0/chainId", "eip155:10", "cost.output[0].chainId"),
+    ("/routes/0/signData/origin", [], "signData.origin"),
+    ("/routes/0/signData/origin/-", {}, "signData.origin[1].domain"),
+    ("/routes/0/signData/targetExecution", {}, "signData.targetExecution"),
+    ("/routes/0/signData/destination/message/nonce", "7", "signData.destination.message"),
+    ("/routes/0/signData/destination/message/spender", STRANGER, "signData.destination.message"),
+    ("/routes/0/signData/destination/domain/chainId", 10, "signData.destination.message"),
+    ("/routes/0/signData/destination/domain/name", "Permit3", "signData.destination.domain.name"),
+    ("/routes/0/signData/destination/types/Permit", [], "signData.destination.types.Permit"),
+    *_permit2("origin/0", "signData.origin[0]"),
+]
+
+
 def refuse_all(
     pipeline: Pipeline, path: str, rows: list[tuple[str, Any, str]], submit: Callable[[str], str]
 ) -> list[str]:
@@ -234,10 +314,11 @@ def test_changed_in_one_field_a_quote_is_refused_and_untouched_it_is_signed(
     assert pipeline.devnet.usdc_balance(RECIPIENT) - before == 3
 
 
+@pytest.mark.parametrize("version", [ALPS, BLANC])
 def test_a_trade_over_two_chains_is_refused_by_each_changed_field_and_untouched_it_is_signed(
-    cross_devnet: Devnet, redis_url: str, tmp_path: Path
+    cross_devnet: Devnet, redis_url: str, tmp_path: Path, version: str
 ) -> None:
-    pipeline = CrossChain(cross_devnet, redis_url, tmp_path)
+    pipeline = CrossChain(cross_devnet, redis_url, tmp_path, orchestrator_version=version)
     before = [{"to": USDC_OF[BASE], "data": "0x" + transfer(1).data.hex()}]
     trade = pipeline.trade(
         sourceCalls={str(BASE): before}, settlementLayers=["ACROSS"], sourceAssets=["USDC"]
@@ -247,13 +328,17 @@ def test_a_trade_over_two_chains_is_refused_by_each_changed_field_and_untouched_
         return pipeline.submit_trade(key, trade, calls=[transfer(2, token=USDC_OF[ARBITRUM])])
 
     # the first one enables the sessions
-    assert pipeline.run(submit("enabling"))[0].state is State.COMPLETED
+    record = pipeline.run(submit("enabling"))[0]
+    assert record.state is State.COMPLETED, record.reason
     budgets = [pipeline.budget(session) for session in (pipeline.source, pipeline.target)]
     assert budgets == [(1, 0), (2, 0)]
-    submits = len(cross_devnet.requests("/intent-operations"))
-    assert not refuse_all(pipeline, PATHS[ALPS], OF_PERMIT2, submit)
+    quotes = len(cross_devnet.requests(method="POST", path=PATHS[version]))
+    posts = len(cross_devnet.requests(method="POST"))
+    rows = OF_PERMIT2 if version == ALPS else OF_BLANC_PERMIT2
+    assert not refuse_all(pipeline, PATHS[version], rows, submit)
     assert [pipeline.budget(session) for session in (pipeline.source, pipeline.target)] == budgets
-    assert len(cross_devnet.requests("/intent-operations")) == submits
+    asked = len(cross_devnet.requests(method="POST", path=PATHS[version])) - quotes
+    assert asked == len(cross_devnet.requests(method="POST")) - posts == len(rows)  # nothing was submitted
     record = pipeline.run(submit("untouched"))[0]
     assert record.state is State.COMPLETED, record.reason
     assert pipeline.held(RECIPIENT) == (2, 4)
@@ -261,9 +346,18 @@ def test_a_trade_over_two_chains_is_refused_by_each_changed_field_and_untouched_
 
 def test_there_are_enough_of_them() -> None:
     """Their number is in the report of the run."""
-    every = [*MUTATIONS, *(("permit2", *row) for row in OF_PERMIT2)]
+    every = [
+        *MUTATIONS,
+        *(("permit2", *row) for row in OF_PERMIT2),
+        *(("blanc permit2", *row) for row in OF_BLANC_PERMIT2),
+    ]
     assert len({(version, pointer, str(value)) for version, pointer, value, _ in every}) == len(every)
-    counts = {"alps": len(OF_ALPS), "alps over chains": len(OF_PERMIT2), "blanc": len(OF_BLANC)}
+    counts = {
+        "alps": len(OF_ALPS),
+        "alps over chains": len(OF_PERMIT2),
+        "blanc": len(OF_BLANC),
+        "blanc over chains": len(OF_BLANC_PERMIT2),
+    }
     assert sum(counts.values()) >= 40
     parts = ", ".join(f"{name} {count}" for name, count in counts.items())
     tell(f"mutations={len(every)} ({parts})")
