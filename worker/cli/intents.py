@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from eth_utils.address import to_checksum_address
 
+from worker.cli import trade_options
 from worker.cli.context import find_session, options, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import ExecutorError, InputError, ServiceError
@@ -35,6 +36,7 @@ _OPTIONS = {
         for name in ("session", "to", "amount", "token", "not_after", "key")
     },
     "calls": "--call",
+    "trade": "--want",
     "idempotency_key": "--key",
 }
 _BATCH = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)
@@ -71,6 +73,17 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; exit code 1 if it is not COMPLETED.")
     ] = False,
+    want: trade_options.Want = None,
+    pay: trade_options.Pay = None,
+    source: trade_options.From = None,
+    exact_inputs: trade_options.ExactInputs = False,
+    recipient: trade_options.Recipient = None,
+    source_asset: trade_options.SourceAsset = None,
+    source_call: trade_options.SourceCall = None,
+    fee_asset: trade_options.FeeAsset = None,
+    sponsor: trade_options.Sponsor = None,
+    layer: trade_options.Layer = None,
+    deadline: trade_options.Deadline = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", help="A .csv or .jsonl file of intents, one a line: docs/enqueue.md."),
@@ -98,8 +111,23 @@ def submit(
         )
         if value is not None
     }
+    trade = trade_options.trade_words(
+        want=want,
+        pay=pay,
+        sources=source,
+        exact_inputs=exact_inputs,
+        recipient=recipient,
+        source_assets=source_asset,
+        source_calls=source_call,
+        fee_asset=fee_asset,
+        sponsor=sponsor,
+        layers=layer,
+        deadline=deadline,
+    )
+    if sponsor and unsponsored:
+        raise InputError("contradicts --sponsor", field="--unsponsored", fix="give one or the other")
     single = {
-        "--to": to, "--amount": amount, "--token": token, "--call": call, "--key": key, "--note": note_text, "--wait": wait
+        "--want": trade, "--to": to, "--amount": amount, "--token": token, "--call": call, "--key": key, "--note": note_text, "--wait": wait
     }  # fmt: skip
     if file is not None:
         for option, given in single.items():
@@ -115,10 +143,10 @@ def submit(
     # an empty key (an unset variable in a script, say) is refused below: a random one would undo the safety
     chosen = f"cli-{secrets.token_hex(8)}" if key is None else key
     request = {**terms, "key": chosen, "to": to, "amount": amount, "token": token, "note": note_text}
-    with options(**_OPTIONS):
+    with options(**_OPTIONS), trade_options.trade_named():
         intent = read_request(
             services,
-            {**request, "calls": call or None},
+            {**request, "calls": call or None, "trade": trade},
             source="cli",
             find=lambda name: find_session(services, name),
         )
@@ -344,6 +372,7 @@ def _details(record: IntentRecord) -> dict[str, Any]:
         **_summary(record),
         "sponsored": record.intent.sponsored,
         "not_after": record.intent.not_after or None,
+        "trade": None if record.intent.trade is None else record.intent.trade.to_json(),
         "calls": [
             {"to": to_checksum_address(call.to), "value": str(call.value), "data": "0x" + call.data.hex()}
             for call in record.intent.calls

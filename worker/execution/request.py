@@ -17,6 +17,7 @@ from worker.execution.enqueue import enqueue
 from worker.execution.errors import IntentInputError
 from worker.execution.runtime import Runtime
 from worker.execution.tokens import token_table
+from worker.execution.trade_words import FindSession, read_trade, trade_in_words
 from worker.intents.amount import Amount, AmountError, TokenTable, parse_amount, parse_human
 from worker.intents.model import TradeIntent
 from worker.intents.trade import Trade
@@ -41,9 +42,6 @@ _LAST_S = 253_402_300_799
 _MAX_DIGITS = 20
 _MAX_NOTE = 500
 _SHOWN = 60
-
-FindSession = Callable[[str], RegisteredSession]
-"""Finds a session by what was written. Raises InputError and the registry's errors."""
 
 
 def submit_request(runtime: Runtime, request: Mapping[str, Any], *, source: str) -> Enqueued:
@@ -99,7 +97,7 @@ def read_request(
     # an empty key (an unset variable in a program, say) is refused: a random one would undo the safety
     key = _text(request, "key", needed=True)
     session = (find or runtime.sessions.get)(_text(request, "session", needed=True))
-    calls, trade, what = _what(request, session)
+    calls, trade, what = _what(request, session, find or runtime.sessions.get)
     until = request.get("not_after")
     return TradeIntent(
         session_id=session.session_id,
@@ -186,7 +184,7 @@ def parse_instant(value: object, *, field: str) -> int:
 
 
 def _what(
-    request: Mapping[str, Any], session: RegisteredSession
+    request: Mapping[str, Any], session: RegisteredSession, find: FindSession
 ) -> tuple[tuple[Execution, ...], Trade | None, str]:
     """Calls, trade and words of what is asked for: a transfer, calls, or a trade with or without calls."""
     transfer = [name for name in ("to", "amount", "token") if request.get(name) is not None]
@@ -204,8 +202,10 @@ def _what(
             token=request.get("token"),
         )
         return calls, None, what
-    trade = None if request.get("trade") is None else Trade.from_json(request["trade"])
-    return _calls(request.get("calls", ())), trade, ""
+    if request.get("trade") is None:
+        return _calls(request.get("calls", ())), None, ""
+    trade = read_trade(request["trade"], session, find)
+    return _calls(request.get("calls") or ()), trade, trade_in_words(trade, session)
 
 
 def _calls(value: object) -> tuple[Execution, ...]:
