@@ -50,7 +50,7 @@ chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the p
 
 OPS ?= 10000
 budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 operations of 8 threads on a real Redis
-	BUDGET_OPS=$(OPS) $(BIN)/pytest -q tests/integration/ledger/test_interleavings.py tests/integration/ledger/test_decisions.py
+	BUDGET_OPS=$(OPS) $(BIN)/pytest -q tests/integration/ledger/test_decisions.py tests/integration/ledger/test_interleavings.py
 
 # ARTIFACTS: a folder of the compiled public policies, BASE_RPC_URL: a node of Base to fork
 onchain: N = 1000

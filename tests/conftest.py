@@ -19,6 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = [
     "tests.support.anvil",
+    "tests.support.last_line",
     "tests.support.redis",
     "tests.support.sdk",
     "tests.support.vault",

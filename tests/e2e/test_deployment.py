@@ -105,7 +105,10 @@ def test_redis_vault_worker_and_beat_of_the_compose_file_trade(
         for number in range(3):
             assert operate(*trade, "--key", f"trade {number}").endswith("COMPLETED")
         refused = operate(*trade, "--key", "one too many", code=1)
-        assert "REJECTED: spending-limits: call 0: asks for 10 USDC; of 30 USDC 30 USDC is spent" in refused
+        assert (
+            "REJECTED: spending-limits: 30.00 USDC allowed, 30.00 spent or reserved, this call takes 10.00"
+            in refused
+        )
         assert json.loads(operate("doctor", "--json"))
         assert len(devnet.executions(ACCOUNT)) == 3
 

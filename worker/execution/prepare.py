@@ -17,7 +17,7 @@ from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import read_again
 from worker.execution.route_request import pre_claim_calls
 from worker.execution.runtime import Runtime
-from worker.execution.tokens import amount_format
+from worker.execution.tokens import amount_format, amounts_of
 from worker.execution.whitelist import read_whitelist
 from worker.execution.wire import explain, quote_request
 from worker.intents.model import TradeIntent
@@ -120,14 +120,12 @@ def _work(attempt: Attempt) -> None:
 
 def over_limit(error: LimitExceededError, session: RegisteredSession) -> str:
     """Words for a limit that a reservation would break; ``session`` gives the chain whose tokens are named."""
-
-    def write(amount: int) -> str:
-        return amount_format(session.chain_id)(error.token, amount) if error.token else str(amount)
-
-    where = f"call {error.call_index}: " if error.call_index >= 0 else ""
+    unit, write = amounts_of(session.chain_id, error.policy, error.token)
+    rule = error.counter.rpartition(":rule")[2] if ":rule" in error.counter else ""
     return (
-        f"{where}asks for {write(error.amount)}; of {write(error.limit)} {write(error.spent)} is spent and "
-        f"{write(error.reserved)} reserved"
+        f"{write(error.limit)}{unit} allowed{f' by rule {rule}' if rule else ''}, "
+        f"{write(error.spent + error.reserved)} spent or reserved, this call takes {write(error.amount)}"
+        + (f" (call {error.call_index})" if error.call_index >= 0 else "")
     )
 
 

@@ -60,8 +60,8 @@ class Deny:
 
     Attributes:
         call_index: index of the offending execution, -1 when it is the operation as a whole.
-        policy: the policy type, or ``"session"`` when no policy was reached.
-        reason: words that an operator understands.
+        policy: the policy type, or ``"session"`` when no policy was reached. Of several the first by name.
+        reason: words that an operator understands; what further policies say follows, each after its type.
     """
 
     call_index: int

@@ -2,6 +2,7 @@
 
 The rules are those of ``SmartSession``/``PolicyLib`` and of the emissary (policies.md 1): deny by default, the
 scoped action or else the fallback (never both), every policy must pass, one refusal denies the whole operation.
+The order of an action's policies changes neither the decision nor its reasons: all that refuse a call are heard.
 """
 
 from __future__ import annotations
@@ -116,9 +117,9 @@ def evaluate(
             arg-policy asks: an exhausted rule sends it down another branch.
 
     Returns:
-        ``Allow`` with every counter change in order, several changes of one counter kept apart; or ``Deny`` with
-        the first offending call. The caller must still hold ``spent + reserved + amount <= limit`` for all of
-        them together.
+        ``Allow`` with every counter change, call after call and by policy type, several changes of one counter kept
+        apart; or ``Deny`` with the first offending call, what each policy says that refuses it, and the first of
+        these by type. The caller must still hold ``spent + reserved + amount <= limit`` for all of them together.
     """
     if not executions:
         return Deny(-1, "session", "the operation holds no calls")
@@ -149,7 +150,6 @@ def evaluate(
 
 
 def _judge(table: PolicyTable, call: Call, emissary: str) -> list[CounterChange] | Deny:
-    policy_type = "session"
     index, execution = call.index, call.execution
     try:
         if not _well_formed(execution):
@@ -171,16 +171,26 @@ def _judge(table: PolicyTable, call: Call, emissary: str) -> list[CounterChange]
                 "session",
                 f"the session has no action for {target} with function 0x{selector.hex()}, and no fallback",
             )
-        call = replace(call, action_id=action_id(*key))
-        changes: list[CounterChange] = []
-        for policy in policies:
-            policy_type = str(getattr(policy, "type", type(policy).__name__))
+        return _ask_all(policies, replace(call, action_id=action_id(*key)))
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is a deny, as a revert is on chain
+        return Deny(index, "session", f"the call could not be evaluated ({type(error).__name__})")
+
+
+def _ask_all(policies: Sequence[PolicyModel], call: Call) -> list[CounterChange] | Deny:
+    changes: list[CounterChange] = []
+    refusals: list[tuple[str, str]] = []
+    for policy in policies:
+        policy_type = str(getattr(policy, "type", type(policy).__name__))
+        try:
             changes.extend(policy.check(call))
-    except PolicyViolationError as error:
-        return Deny(index, policy_type, error.message)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong in a policy is a deny, as a revert is on chain
-        return Deny(index, policy_type, f"the policy could not be evaluated ({type(error).__name__})")
-    return changes
+        except PolicyViolationError as error:
+            refusals.append((policy_type, error.message))
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in a policy is a deny, as a revert is on chain
+            refusals.append((policy_type, f"the policy could not be evaluated ({type(error).__name__})"))
+    if refusals:
+        (first, reason), *others = sorted(refusals)
+        return Deny(call.index, first, "; ".join([reason, *(f"{name}: {why}" for name, why in others)]))
+    return sorted(changes, key=lambda change: change.policy)
 
 
 def _well_formed(execution: Execution) -> bool:

@@ -70,7 +70,9 @@ def test_why_names_the_policy_and_the_numbers(busy: Busy, command: Run) -> None:
     code, out, _ = command("why", ids["refused"])
     assert code == 0
     assert f"{ids['refused']} is REJECTED since " in out
-    assert "spending-limits: call 0: asks for 40 USDC; of 100 USDC 70 USDC is spent" in out
+    assert (
+        "spending-limits: 100.00 USDC allowed, 70.00 spent or reserved, this call takes 40.00 (call 0)" in out
+    )
     code, out, _ = command("why", ids["slow"])
     assert "SLOW: " in out
     assert "what to do: " in out

@@ -97,7 +97,7 @@ class TestWait:
         record = json.loads(out)
         assert err == f"waiting for {record['intent_id']}\n"
         assert record["state"] == "REJECTED"
-        assert "asks for 10 USDC; of 15 USDC 10 USDC is spent" in record["reason"]
+        assert "15.00 USDC allowed, 10.00 spent or reserved, this call takes 10.00" in record["reason"]
         assert devnet.usdc_balance(RECIPIENT) == 10_000_000
 
         # what is spent, reserved and left, for people and for programs

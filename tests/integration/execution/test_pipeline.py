@@ -48,7 +48,8 @@ def test_ten_of_twelve_execute_and_two_are_refused_before_signing(pipeline: Pipe
     assert len(refused) == 2
     for record in refused:
         assert record.body == ""
-        assert record.reason.startswith("spending-limits: call 0: asks for 10 USDC; of 100 USDC ")
+        assert record.reason.startswith("spending-limits: 100.00 USDC allowed, ")
+        assert record.reason.endswith("spent or reserved, this call takes 10.00 (call 0)")
     assert pipeline.executed() == 10
     assert pipeline.budget() == (100_000_000, 0)
 

@@ -1,6 +1,6 @@
 """The evaluator and the budgets together, on a real Redis.
 
-The order of policies never changes a decision, and a batch that is denied, at whichever call, leaves every counter as it
+The order of policies never changes a decision or its reason, and a batch that is denied, at whichever call, leaves every counter as it
 was.
 """
 
@@ -117,15 +117,15 @@ def table(policies: Sequence[PolicyModel]) -> PolicyTable:
 
 def decide(
     ledger: RedisLedger, session: str, key: str, policies: PolicyTable, batch: Sequence[Execution]
-) -> bool:
-    """Judge and reserve, as ``prepare`` does; whether the batch may be signed."""
+) -> str:
+    """Judge and reserve, as ``prepare`` does; ``""`` if the batch may be signed, else why not."""
     verdict = evaluate(
         policies, batch, account=ACCOUNT, emissary=EMISSARY, now_s=NOW, chain_s=NOW, latest_s=NOW
     )
     intent = TradeIntent(session, key, tuple(batch))
     intent_id = ledger.enqueue(intent, now_ms=1, due_ms=1).record.intent_id
     if isinstance(verdict, Deny):
-        return False
+        return str(verdict)
     try:
         ledger.transition(
             intent_id,
@@ -137,10 +137,10 @@ def decide(
             now_ms=1,
             reserve=verdict.changes,
         )
-    except LimitExceededError:
+    except LimitExceededError as error:
         assert ledger.get(intent_id).reservation == ()
-        return False
-    return True
+        return str(error)
+    return ""
 
 
 def stored(client: redis.Redis, session: str) -> dict[bytes, bytes]:
@@ -175,7 +175,7 @@ def test_the_order_of_policies_and_a_denied_batch_change_nothing(
             after = [stored(client, session) for session in SESSIONS]
             assert decisions[0] == decisions[1]
             assert after[0] == after[1]
-            if not decisions[0]:
+            if decisions[0]:
                 assert after == before
 
 
@@ -194,11 +194,13 @@ def test_a_batch_denied_at_its_last_call_leaves_every_counter(
     }[how]
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-        assert decide(ledger, SESSIONS[0], "first", policies, [Execution(TOKENS[0], 0, TRANSFER + bytes(64))])
+        assert not decide(
+            ledger, SESSIONS[0], "first", policies, [Execution(TOKENS[0], 0, TRANSFER + bytes(64))]
+        )
         before = stored(client, SESSIONS[0])
         if last.data[-32:] != (0).to_bytes(32) and int.from_bytes(last.data[-32:]) > limit:
             return  # it could not pass alone either
-        assert not decide(ledger, SESSIONS[0], "denied", policies, [*good, last])
+        assert decide(ledger, SESSIONS[0], "denied", policies, [*good, last])
         assert stored(client, SESSIONS[0]) == before
-        assert decide(ledger, SESSIONS[0], "good", policies, good)
+        assert not decide(ledger, SESSIONS[0], "good", policies, good)
         assert stored(client, SESSIONS[0]) != before

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import pytest
 import redis
 
+from tests.support.last_line import SayLast
 from worker.intents.model import TradeIntent
 from worker.intents.states import FINAL, State
 from worker.ledger.errors import IllegalTransitionError, LimitExceededError
@@ -207,19 +208,19 @@ class Shared:
 
 
 def watch(url: str, stop: threading.Event) -> int:
-    """Look at all budgets over and over; how often."""
+    """Look at all budgets over and over; how many counters were looked at."""
     ledger = RedisLedger(url)
     looks = 0
     while not stop.is_set():
         for budget in ledger.budgets(SESSION):
             assert budget.spent + budget.reserved <= budget.limit, budget
-        looks += 1
+            looks += 1
         stop.wait(0.005)
     ledger.close()
     return looks
 
 
-def test_under_any_interleaving_no_limit_is_passed(redis_url: str) -> None:
+def test_under_any_interleaving_no_limit_is_passed(redis_url: str, say_last: SayLast) -> None:
     shared, stop = Shared(), threading.Event()
     traders = [Trader(redis_url, number, shared) for number in range(THREADS)]
     with ThreadPoolExecutor(THREADS + 1) as pool:
@@ -230,9 +231,11 @@ def test_under_any_interleaving_no_limit_is_passed(redis_url: str) -> None:
                 job.result()
         finally:
             stop.set()
-        assert watching.result() > 0
+        looks = watching.result()
+        assert looks > 0
     # both ends were reached: some refused, some spent
-    assert sum(trader.refused for trader in traders) > OPERATIONS // 50
+    refused = sum(trader.refused for trader in traders)
+    assert refused > OPERATIONS // 50
     assert sum(len(trader.spent) for trader in traders) > 0
 
     ledger = traders[0].ledger
@@ -249,6 +252,11 @@ def test_under_any_interleaving_no_limit_is_passed(redis_url: str) -> None:
     assert spent.keys() | reserved.keys() <= found.keys()
     model = sum((trader.spent for trader in traders), Counter[str]())
     assert {counter: amounts[0] for counter, amounts in found.items() if amounts[0]} == +model
+    over = sum(budget.spent + budget.reserved > budget.limit for budget in ledger.budgets(SESSION))
+    assert over == 0
+    say_last(
+        f"operations={OPERATIONS} threads={THREADS} refused={refused} counters_watched={looks} over_limit={over}"
+    )
     for trader in traders:
         trader.ledger.close()
 

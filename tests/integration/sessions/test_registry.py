@@ -20,6 +20,7 @@ from tests.support.sessions import (
     OWNER_KEY,
     SESSION_ADDRESS,
     SESSION_KEY,
+    TRANSFER,
     USDC,
     key_of,
     make_session_file,
@@ -27,9 +28,12 @@ from tests.support.sessions import (
 )
 from worker.devnet.valkey import LocalRedis
 from worker.intents.model import TradeIntent
+from worker.intents.states import State
 from worker.ledger.connection import connect
+from worker.ledger.errors import LimitExceededError
 from worker.ledger.redis_ledger import RedisLedger
-from worker.policies.base import Execution
+from worker.policies.base import Allow, CounterChange, Execution
+from worker.policies.evaluate import evaluate
 from worker.sessions.approval import approve
 from worker.sessions.errors import (
     SessionConflictError,
@@ -212,6 +216,71 @@ class TestConflicts:
         assert registry.put(new, renew=True) is True
         assert registry.get(old.session_id) == new
         assert registry.put(new, renew=True) is False
+
+    def test_what_was_spent_and_reserved_outlives_another_import_and_an_edit(
+        self, registry: SessionRegistry, redis_url: str
+    ) -> None:
+        """The chain would count from 0 after it was enabled again; we do not (policies.md 1, S9)."""
+        ledger = RedisLedger(redis_url)
+        sid = session(restrict=False).session_id
+
+        def take(key: str, amount: int, subject: RegisteredSession, *, spend: bool = False) -> None:
+            execution = Execution(USDC, 0, TRANSFER + bytes(32) + amount.to_bytes(32, "big"))
+            verdict = evaluate(
+                subject.table,
+                [execution],
+                account=subject.account,
+                emissary="0x" + "ee" * 20,
+                now_s=NOW_S,
+                chain_s=NOW_S,
+                latest_s=NOW_S,
+            )
+            assert isinstance(verdict, Allow), verdict
+            intent_id = ledger.enqueue(
+                TradeIntent(sid, key, (execution,)), now_ms=1, due_ms=1
+            ).record.intent_id
+            steps: list[tuple[State, State, tuple[CounterChange, ...]]] = [
+                (State.QUEUED, State.AUTHORIZED, verdict.changes)
+            ]
+            if spend:
+                steps += [(State.AUTHORIZED, State.SIGNED, ()), (State.SIGNED, State.COMPLETED, ())]
+            for before, after, changes in steps:
+                ledger.transition(
+                    intent_id,
+                    fence=0,
+                    from_state=before,
+                    to_state=after,
+                    who="test",
+                    why="",
+                    now_ms=1,
+                    reserve=changes,
+                )
+
+        first = session(restrict=False, limit=100)
+        registry.put(first)
+        take("spent", 60, first, spend=True)
+        take("reserved", 30, first)
+        registry.put(first)
+        with pytest.raises(LimitExceededError):
+            take("imported again", 11, registry.get(sid))
+        registry.put(session(restrict=False, limit=100, nonce=1), renew=True)
+        with pytest.raises(LimitExceededError) as caught:
+            take("approved again", 11, registry.get(sid))
+        assert (caught.value.limit, caught.value.spent, caught.value.reserved) == (100, 60, 30)
+
+        # other limits under the same permission id are refused, and would not forget either
+        more, less = (session(restrict=False, limit=limit, nonce=2) for limit in (200, 80))
+        for edited in (more, less):
+            assert edited.session_id == sid
+            with pytest.raises(SessionConflictError):
+                registry.put(edited, renew=True)
+        with pytest.raises(LimitExceededError):
+            take("edited", 111, more)
+        take("what is left", 110, more)
+        with pytest.raises(LimitExceededError):
+            take("less than what is spent", 1, less)
+        assert [(one.spent, one.reserved) for one in ledger.budgets(sid)] == [(60, 140)]
+        ledger.close()
 
     def test_a_renewed_session_stays_paused(self, registry: SessionRegistry) -> None:
         registry.put(session(nonce=0))

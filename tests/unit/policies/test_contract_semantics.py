@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from tests.support.last_line import SayLast
 from tests.support.vectors import load_vectors
 from worker.policies import Policy
 from worker.policies.base import Allow, Execution
@@ -126,9 +127,11 @@ class TestRecordedScenarios:
                     assert isinstance(verdict, Allow) is inside, (scenario["name"], moment)
         assert checked == 7
 
-    def test_no_scenario_is_left_out(self) -> None:
+    def test_no_scenario_is_left_out(self, say_last: SayLast) -> None:
         kinds = Counter(
             scenario["policy"]["type"] for scenario in load_vectors("policy_semantics")["vectors"]
         )
         assert set(kinds) == _SUPPORTED | {"time-frame"}
         assert kinds.total() == 56
+        steps = sum(len(scenario["steps"]) for scenario in load_vectors("policy_semantics")["vectors"])
+        say_last(f"policy_semantics: scenarios={kinds.total()} steps={steps} kinds={len(kinds)}")

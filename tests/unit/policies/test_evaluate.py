@@ -189,6 +189,16 @@ class TestCombination:
             )
             assert denied(judge(actions, Execution(USDC, 0, transfer(101)))).policy == "spending-limits"
 
+    def test_all_policies_that_refuse_are_named_in_every_order(self) -> None:
+        closed = TimeFrame(valid_until=(NOW - 100) * 1000, valid_after=0)
+        for order in itertools.permutations((SPEND_100, closed, ValueLimit(limit=5), Sudo())):
+            verdict = denied(judge(table((USDC, TRANSFER, order)), Execution(USDC, 6, transfer(1))))
+            assert (verdict.call_index, verdict.policy) == (0, "spending-limits")
+            first, second, third = verdict.reason.split("; ", 2)
+            assert first == "native value is not allowed with a spending limit"
+            assert second.startswith("time-frame: expired at ")
+            assert third.endswith("value-limit: asks for 6 wei, above the whole limit of 5 wei")
+
     def test_changes_of_one_counter_are_kept_apart_and_in_order(self) -> None:
         actions = table((USDC, TRANSFER, (SPEND_100, UsageLimit(limit=5))))
         changes = allowed(judge(actions, Execution(USDC, 0, transfer(60)), Execution(USDC, 0, transfer(50))))
