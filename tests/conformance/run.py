@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import os
 import signal
 import sys
 import time
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import cache
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 
 from tests.support.conformance import run_draws, smallest_difference
 from tests.support.differences import Outcome
@@ -69,15 +68,15 @@ def _outcomes(chunks: list[tuple[str, int]], processes: int) -> Generator[tuple[
         for chunk in chunks:
             yield chunk, _run(*chunk)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        running: dict[Future[Outcome], tuple[str, int]] = {
-            pool.submit(_run, *chunk): chunk for chunk in chunks
-        }
-        try:
-            for done in as_completed(running):
-                yield running[done], done.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with get_context("spawn").Pool(processes, initializer=_end_on_sigterm) as pool:
+        yield from pool.imap_unordered(_run_chunk, chunks)
+
+
+def _run_chunk(chunk: tuple[str, int]) -> tuple[tuple[str, int], Outcome]:
+    try:
+        return chunk, _run(*chunk)
+    except KeyboardInterrupt:
+        raise SystemExit(1) from None
 
 
 def _run(label: str, count: int) -> Outcome:
@@ -88,7 +87,8 @@ def _run(label: str, count: int) -> Outcome:
 def _oracle() -> SdkOracle:
     """This process's node, for as long as it lives."""
     oracle = SdkOracle()
-    atexit.register(oracle.close)
+    # unlike atexit's, such a call is made in the processes of a pool, too
+    Finalize(None, oracle.close, exitpriority=1)
     return oracle
 
 
@@ -97,11 +97,14 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _end(number: int, _: object) -> None:
-    # so that a terminated run closes what it has started
-    raise SystemExit(128 + number)
+def _end_on_sigterm() -> None:
+    """So that a terminated process closes what it has started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
-    sys.exit(main())
+    _end_on_sigterm()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -44,6 +44,7 @@ from worker.sessions.errors import SessionError
 from worker.sessions.file import load_session_file
 from worker.sessions.importing import RegisteredSession, recompute
 from worker.sessions.model import EcdsaOwners, Session
+from worker.sessions.swap import FYND_ROUTERS
 from worker.signing.contracts import OWNABLE_VALIDATOR, SMART_SESSION_EMISSARY
 from worker.signing.enable import owner_enable_signature
 from worker.signing.intent_op import IntentPayloads, payloads
@@ -141,8 +142,9 @@ class WholeDraw:
             ours = {"error": error.message}
         self.seen[f"swap scope: {'sound' if 'result' in ours else 'refused'}"] += 1
         question = Question("swap scope", "session", {"session": drawn.for_sdk()}, ours)
-        if ours.get("error", "").startswith(f"fynd is not available on chain {chain}."):
-            # the SDK trips over the router that is not there before it can say so
+        venues = {venue["id"] for venue in drawn.scope["swap"].get("via", ())}
+        if "error" in ours and "fynd" in venues and chain not in FYND_ROUTERS:
+            # the SDK trips over the router that is not there before it says so, or what else is wrong
             return replace(question, said_instead=("TypeError",))
         return question
 
