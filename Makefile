@@ -45,8 +45,9 @@ fuzz: $(VENV)/dev.stamp ## the property tests with 20 further seeds (minutes)
 		$(BIN)/pytest -q -m hypothesis --hypothesis-seed=$$seed tests/unit || exit 1; \
 	done
 
-chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the pipeline, N=1 rounds of some 7 minutes
-	@$(BIN)/python -m tests.chaos.run $(or $(N),1)
+LANES ?= 4
+chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the pipeline: N=1 rounds, LANES=4 stacks side by side
+	@$(BIN)/python -m tests.chaos.run $(or $(N),1) --lanes $(LANES)
 
 OPS ?= 10000
 budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 operations of 8 threads on a real Redis

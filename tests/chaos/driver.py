@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import redis
 
+from tests.chaos.forked import ForkedChild
 from tests.support.pipeline import FAST, RECIPIENT, transfer
 from tests.support.sessions import ACCOUNT, OWNER_KEY, make_session_file, usdc_transfer
 from worker.devnet.devnet import Devnet
@@ -59,6 +60,8 @@ SETTINGS = {
 #: Every submit is held this long, so that something can happen while it is under way.
 _HOLD_POST_MS = 500
 _API = "/intent"
+#: How much of the log of a process that ended by itself is kept: a traceback.
+_LAST_LINES = 60
 #: How often a place is aimed at before it counts as out of reach.
 _TRIES = 4
 
@@ -188,6 +191,7 @@ class Chaos:
             settings=SETTINGS | own | dict(settings or {}),
             app="tests.chaos.app",
             environment={"CHAOS_DIR": str(self._folder), "CHAOS_MUTATION": mutation},
+            child=ForkedChild,
         )
         try:
             self.runtime = Runtime(self.stack.settings, dispatch=dispatcher(celery_app(self.stack.settings)))
@@ -330,7 +334,7 @@ class Chaos:
             if child.exit_code == -9:
                 self.last_blow = time.monotonic()
             else:
-                last = [line for line in child.log().splitlines() if line.strip()][-1:]
+                last = "\n".join(child.log().splitlines()[-_LAST_LINES:])
                 self.said.append(f"{child.name} ended by itself with {child.exit_code}: {last}")
                 time.sleep(1)  # as supervisors do
             replace = self.stack.start_beat if child.name == "beat" else self.stack.start_worker
@@ -481,23 +485,3 @@ class Chaos:
             counts.leaked_budget += 1
             counts.notes.append(f"reserved {reserved}, in flight {in_flight}")
         return counts
-
-
-def rounds(
-    number: int, make: Callable[[Path], Chaos], directory: Path, say: Callable[[str], None]
-) -> Iterator[Counts]:
-    """Run the whole matrix so often; each round has a stack of its own."""
-    from tests.chaos.points import POINTS
-
-    for turn in range(1, number + 1):
-        folder = directory / f"round-{turn}"
-        folder.mkdir()
-        with make(folder) as chaos:
-            for fault in FAULTS:
-                started = time.monotonic()
-                chaos.batch(fault, POINTS)
-                so_far = chaos.counts()
-                say(f"round {turn} {fault:<20} {time.monotonic() - started:5.1f} s {so_far}")
-            counts = chaos.counts()
-            counts.notes += chaos.said
-            yield counts

@@ -103,14 +103,22 @@ class Child:
         """SIGKILL to its whole group, as a crash of the machine would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired
+        """
+        self._process.wait(timeout_s)
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL to what is left of its group."""
         if self.running():
             self.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_TIMEOUT_S)
+                self.wait(_STOP_TIMEOUT_S)
         self.kill()
 
 
@@ -127,6 +135,7 @@ class Stack:
         settings: further settings, by their names without prefix.
         app: the Celery app that workers and beat run: a module with ``tasks.app`` inside.
         environment: further environment variables of the processes.
+        child: how a process is started.
 
     Raises:
         LocalRedisError, DevnetError: something does not come up.
@@ -144,8 +153,10 @@ class Stack:
         settings: Mapping[str, str] | None = None,
         app: str = "tasks.app",
         environment: Mapping[str, str] | None = None,
+        child: type[Child] = Child,
     ) -> None:
         self.directory = directory
+        self._child = child
         self._app = app
         self._stack = contextlib.ExitStack()
         self._concurrency = concurrency
@@ -193,7 +204,7 @@ class Stack:
     ) -> Child:
         """One more worker: for every queue, or for those of ``queues``. ``environment`` goes before the others'."""
         served = ("--queues", ",".join(queues)) if queues else ()
-        child = Child(
+        child = self._child(
             f"worker-{len(self.workers) + 1}",
             [
                 *self._celery("worker"),
@@ -210,7 +221,7 @@ class Stack:
 
     def start_beat(self) -> Child:
         """Beat, with the strategies file of the settings."""
-        self.beat = Child(
+        self.beat = self._child(
             "beat",
             [*self._celery("beat"), "--scheduler", "tasks.beat.StrategyScheduler", "--loglevel", "INFO"],
             self.environment,
