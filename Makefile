@@ -7,6 +7,7 @@ SOURCES := worker tasks config tests benchmarks
 TEST_PROCESSES ?= 4
 
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos bench bench-sign bench-policy bench-keys vault lock clean
+.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys bench-memory vault lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -69,6 +70,9 @@ bench-policy: $(VENV)/dev.stamp ## CPU and round trips of evaluating and reservi
 
 bench-keys: $(VENV)/dev.stamp ## time to fetch a key from a real Vault
 	@$(BIN)/python -m benchmarks.keys
+
+bench-memory: $(VENV)/dev.stamp ## bytes of Redis per record, and per tombstone of an archived one
+	@$(BIN)/python -m benchmarks.memory
 
 vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 	tests/support/build_vault.sh

@@ -69,6 +69,13 @@ class Settings(BaseSettings):
         description="Folder in which a machine remembers how far the ledger was; one for each Redis.",
     )
 
+    archive_dir: Path | None = Field(
+        None, description="Folder for records that have ended; without one they stay in Redis for ever."
+    )
+    archive_after_days: int = Field(
+        90, description="How long after its end a record goes there: a quarter is at hand.", gt=0
+    )
+
     # --- keys
     record_keys_file: Path | None = Field(
         None,

@@ -34,6 +34,7 @@ from worker.execution.fire import Watcher, read_strategies
 from worker.execution.fire import wake as do_wake
 from worker.execution.prepare import prepare as do_prepare
 from worker.execution.request import submit_request
+from worker.execution.retention import archive_old
 from worker.execution.runtime import Runtime
 from worker.execution.sign import sign as do_sign
 from worker.execution.submit import submit as do_submit
@@ -51,6 +52,8 @@ PULSE_EVERY_S = 5.0
 RESULT_S = 3_600
 #: How long a request waits before it is tried again when a service is away, seconds.
 _AGAIN_S = 1.0
+#: How often a worker looks for records that have ended long ago; an hour's worth of trades is a small file.
+ARCHIVE_EVERY_S = 600.0
 
 
 def _exit(message: str, code: int) -> NoReturn:
@@ -159,6 +162,13 @@ def tick() -> None:
     do_tick(runtime())
 
 
+@app.task(name="tasks.archive")
+@_quietly
+def archive() -> None:
+    """Take what ended long ago out of Redis, into an archive file."""
+    archive_old(runtime())
+
+
 @app.task(name="tasks.pulse")
 @_quietly
 def pulse() -> None:
@@ -204,24 +214,28 @@ class Ticker(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        self._timer: Any = None
+        self._timers: list[Any] = []
 
     def start(self, parent: Any) -> None:
         """Start ticking if this worker serves the ``watch`` queue; a worker that only signs shows that it lives."""
         if _serves(["watch"]):
-            self._timer = parent.timer.call_repeatedly(settings.tick_ms / 1000, self._tick)
+            self._timers.append(parent.timer.call_repeatedly(settings.tick_ms / 1000, self._tick))
+            if settings.archive_dir is not None:
+                self._timers.append(parent.timer.call_repeatedly(ARCHIVE_EVERY_S, self._archive))
         elif _serves(["sign"]):
-            self._timer = parent.timer.call_repeatedly(PULSE_EVERY_S, self._pulse)
+            self._timers.append(parent.timer.call_repeatedly(PULSE_EVERY_S, self._pulse))
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Stop ticking; called on shutdown and before every reconnect."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        while self._timers:
+            self._timers.pop().cancel()
 
     def _tick(self) -> None:
         # nobody needs an old tick: the next one is on its way
         self._send("tasks.tick", "watch", expires_s=max(2.0, settings.tick_ms / 250))
+
+    def _archive(self) -> None:
+        self._send("tasks.archive", "watch", expires_s=ARCHIVE_EVERY_S)
 
     def _pulse(self) -> None:
         self._send("tasks.pulse", "sign", expires_s=4 * PULSE_EVERY_S)

@@ -40,6 +40,7 @@ name = "every-minute"
 kind = "recurring-transfer"
 session = "{session}"
 cron = "* * * * *"
+max_lateness_s = 900
 to = "{to}"
 amount = "0.5 USDC"
 """

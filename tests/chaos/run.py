@@ -73,7 +73,10 @@ def _part(turn: int, faults: Sequence[str], folder: Path, binary: Path, devnet: 
         for fault in faults:
             started = time.monotonic()
             chaos.batch(fault, POINTS)
-            say(f"round {turn} {fault:<20} {time.monotonic() - started:5.1f} s {chaos.counts()}")
+            counts = chaos.counts()
+            say(f"round {turn} {fault:<20} {time.monotonic() - started:5.1f} s {counts}")
+            for note in counts.notes:
+                say(f"  round {turn} {fault}: {note}")
         counts = chaos.counts()
         counts.notes += chaos.said
         return counts

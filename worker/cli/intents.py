@@ -261,13 +261,15 @@ def list_intents(
 
 @app.command("show")
 def show_intent(intent: IntentArgument, as_json: JsonFlag = False) -> None:
-    """One intent with its history. Signatures and the quote are never shown."""
+    """One intent with its history, from the archive if it has left Redis. Signatures and the quote are never shown."""
     from worker.execution.attention import ATTENTION
 
-    record = runtime().ledger.get(intent)
+    record, archived_ms = _found(runtime(), intent)
     if as_json:
-        print_json(_details(record))
+        print_json(_details(record) | ({"archived_ms": archived_ms} if archived_ms else {}))
         return
+    if archived_ms:
+        print_line(f"{'archived':20} {utc(archived_ms / 1000)}")
     for name, value in _summary(record).items():
         if value not in (None, ""):
             print_line(f"{name:20} {value}")
@@ -288,6 +290,27 @@ def show_intent(intent: IntentArgument, as_json: JsonFlag = False) -> None:
         ((utc(entry.at_ms / 1000), entry.who, entry.to_state, entry.why) for entry in record.history),
         empty="no history",
     )
+
+
+def _found(services: Runtime, intent_id: str) -> tuple[IntentRecord, int]:
+    """The record, and when it was archived (unix ms; 0: it was not).
+
+    Raises:
+        IntentArchivedError: the archive is not on this machine.
+        IntentNotFoundError, LedgerUnavailableError, ArchiveError
+    """
+    from worker.ledger.archive import Archive
+    from worker.ledger.errors import IntentArchivedError
+
+    try:
+        return services.ledger.get(intent_id), 0
+    except IntentArchivedError as error:
+        folder = services.settings.archive_dir
+        found = folder and Archive(folder).find(intent_id, error.tombstone.archived_ms)
+        if not found:
+            error.fix = "set SESSION_EXECUTOR_ARCHIVE_DIR to the folder that holds its archive file"
+            raise
+        return found.record(), found.archived_ms
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -133,6 +134,42 @@ def _key_file() -> RecordKeyFile:
             fix="use `python -m config.vault.bootstrap` with --rotate-record-key or --drop-old-record-keys",
         )
     return record_key_file(found)
+
+
+@app.command()
+def archive(
+    older_than_days: Annotated[
+        int | None, typer.Option(min=1, help="Instead of SESSION_EXECUTOR_ARCHIVE_AFTER_DAYS.")
+    ] = None,
+) -> None:
+    """Take intents that ended long ago out of Redis, into files; workers do so by themselves if the folder is set."""
+    from worker.execution.retention import archive_old
+
+    services = runtime()
+    if services.settings.archive_dir is None:
+        raise InputError(
+            "is not set", field="SESSION_EXECUTOR_ARCHIVE_DIR", fix="name a folder that is backed up"
+        )
+    total = 0
+    while number := archive_old(services, after_days=older_than_days):
+        total += number
+    print_line(f"{total} archived in {services.settings.archive_dir}")
+
+
+@app.command()
+def restore_archive(
+    paths: Annotated[list[Path], typer.Argument(help="Archive folders or files.")],
+) -> None:
+    """After a loss of the ledger: let Redis know again that the keys of archived intents were used."""
+    from worker.ledger.archive import Archive, files_of
+
+    services = runtime()
+    put = seen = 0
+    for path in files_of(paths):
+        for found in Archive.read(path):
+            seen += 1
+            put += services.archived.remember(found.raw.intent_id, found.raw.tombstone(found.archived_ms))
+    print_line(f"{seen} archived intents read, {put} of them were not known to the ledger")
 
 
 def _what_counts_now(services: Runtime) -> str:

@@ -15,6 +15,7 @@ from worker.execution.tracing import Tracing
 from worker.intents.model import IntentRecord
 from worker.keys.errors import KeyStoreSetupError
 from worker.keys.port import KeyStore
+from worker.ledger.archived import ArchivedRecords
 from worker.ledger.connection import connect, safe_url
 from worker.ledger.epoch import LedgerEpoch
 from worker.ledger.health import require_safe_url
@@ -154,6 +155,14 @@ class Runtime:
             where=safe_url(self._redis_url),
             sealer=self.sealer,
             revisions=self.marks,
+        )
+
+    @cached_property
+    def archived(self) -> ArchivedRecords:
+        """What has ended, to be taken out of Redis."""
+        return ArchivedRecords(
+            connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
+            where=safe_url(self._redis_url),
         )
 
     @cached_property

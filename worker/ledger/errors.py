@@ -3,6 +3,7 @@
 InputError
 ├── IdempotencyConflictError   the idempotency key is taken by another payload
 ├── IntentNotFoundError        no record has this id
+│   └── IntentArchivedError    it has ended and lies in the archive; ``tombstone`` says how and when
 └── LedgerInputError           an argument cannot be stored
 ServiceError
 ├── GuardrailsChangedError     an operator has changed the guardrails meanwhile; judge again
@@ -24,6 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.errors import ExecutorError, InputError, RefusedError, ServiceError
+from worker.ledger.tombstone import Tombstone
 from worker.policies.base import CounterChange
 
 if TYPE_CHECKING:
@@ -36,6 +38,22 @@ class IdempotencyConflictError(InputError):
 
 class IntentNotFoundError(InputError):
     """No record has this id."""
+
+
+class IntentArchivedError(IntentNotFoundError):
+    """The intent has ended, and its record lies in the archive.
+
+    Attributes:
+        tombstone: how it ended, and when it was archived.
+    """
+
+    def __init__(self, intent_id: str, tombstone: Tombstone) -> None:
+        super().__init__(
+            f"{intent_id} has ended as {tombstone.state} and is archived",
+            field="intent_id",
+            fix=f"`session-executor intents show {intent_id}` reads it from the archive",
+        )
+        self.tombstone = tombstone
 
 
 class LedgerInputError(InputError):

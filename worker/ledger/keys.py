@@ -10,7 +10,8 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:{S}:history:<id>``       list    its history, JSON, append only
 ``sx:{S}:open``               zset    ids that are not final, by due time (unix ms)
 ``sx:{S}:all``                zset    every id, by creation time (unix ms)
-``sx:{S}:counts``             hash    state -> number of records; ``seq``: one more with every transition
+``sx:{S}:counts``             hash    state -> number of records, ``archived`` -> of tombstones; ``seq``: one more with every transition
+``sx:{S}:archived``           hash    the last 24 digits of an archived intent's id -> its tombstone, see ``tombstone.py``
 ``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``
 ``sx:{S}:guard``              hash    what the guardrails have counted, see ``lua/guard.lua``
 ``sx:{S}:flight``             zset    trades in flight, by their start (unix ms)
@@ -23,6 +24,7 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:strategies``             hash    strategies that were added at run time, JSON by name
 ``sx:pauses``                 hash    kill switches that are off, see ``pauses.py``
 ``sx:ledger``                 hash    the ledger's epoch, see ``epoch.py``
+``sx:archiving``              string  which process archives at the moment
 ============================  ======  ==================================================
 """
 
@@ -35,6 +37,7 @@ from worker.ledger.errors import IntentNotFoundError, LedgerInputError
 SESSIONS = "sx:sessions"
 PAUSES = "sx:pauses"
 LEDGER = "sx:ledger"
+ARCHIVING = "sx:archiving"
 STRATEGIES = "sx:strategies"
 
 _MAX_IDEMPOTENCY_KEY = 200

@@ -22,6 +22,7 @@ from worker.ledger.errors import (
     GuardrailsChangedError,
     IdempotencyConflictError,
     IllegalTransitionError,
+    IntentArchivedError,
     IntentNotFoundError,
     LedgerInconsistentError,
     LimitExceededError,
@@ -29,6 +30,7 @@ from worker.ledger.errors import (
 from worker.ledger.marks import Marks
 from worker.ledger.port import Budget, Charge, Enqueued, Usage
 from worker.ledger.scripts import script
+from worker.ledger.tombstone import Tombstone, field_of
 from worker.policies.base import CounterChange
 from worker.sealing import SEAL_FIX, Sealer
 
@@ -114,6 +116,7 @@ class RedisLedger:
                 keys.of_session(digits, "open"),
                 keys.of_session(digits, "all"),
                 keys.of_session(digits, "counts"),
+                keys.of_session(digits, "archived"),
             ),
             (
                 intent_id,
@@ -126,8 +129,11 @@ class RedisLedger:
                 now_ms,
                 due_ms,
                 seal,
+                field_of(intent_id),
             ),
         )
+        if reply[0] == "archived":
+            return Enqueued(_ended(intent, Tombstone.parse(reply[1])), created=False)
         if reply[0] == "conflict":
             raise IdempotencyConflictError(
                 f"{key!r} is the key of {intent_id}, which asks for something else",
@@ -174,13 +180,18 @@ class RedisLedger:
         """The record with its history.
 
         Raises:
+            IntentArchivedError: it has ended, and is in Redis no more.
             IntentNotFoundError, LedgerUnavailableError, LedgerInconsistentError
         """
         with connection.named_errors(self.where, writes=False):
             pipe = self._redis.pipeline(transaction=True)
             pipe.hgetall(keys.intent(intent_id))
             pipe.lrange(keys.history(intent_id), 0, -1)
-            values, history = pipe.execute()
+            archived = keys.of_session(keys.digits_of_intent(intent_id), "archived")
+            pipe.hget(archived, field_of(intent_id))
+            values, history, tombstone = pipe.execute()
+        if not values and tombstone:
+            raise IntentArchivedError(intent_id, Tombstone.parse(tombstone))
         if not values:
             raise _not_found(intent_id)
         return codec.parse_record(intent_id, values, history)
@@ -560,6 +571,19 @@ class RedisLedger:
                 log.error("record_unreadable", intent_id=intent_id, reason=str(error))  # noqa: TRY400
                 if on_broken is not None:
                     on_broken(intent_id, error.message)
+
+
+def _ended(intent: TradeIntent, tombstone: Tombstone) -> IntentRecord:
+    """What is known of an archived intent when it is asked for again: what it is, and how it ended."""
+    return IntentRecord(
+        intent,
+        tombstone.state,
+        fence=0,
+        attempts=0,
+        created_ms=0,
+        updated_ms=tombstone.archived_ms,
+        fields={"archived_ms": str(tombstone.archived_ms)},
+    )
 
 
 def _guard_keys(digits: str) -> tuple[str, str, str]:

@@ -20,6 +20,8 @@ _INCLUDES = {
     "refuse": ("record",),
     "reseal": (),
     "usage": ("bigint", "budget", "guard"),
+    "archive": ("record",),
+    "tombstone": (),
     "take_due": (),
     "claim_slot": (),
     "strategy_claim": (),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import keys, policy, report, signing
+from benchmarks import keys, memory, policy, report, signing
 from tests.support.redis import RedisServer
 from tests.support.sdk import sdk_dir
 from tests.support.vault import VaultServer
@@ -38,6 +38,15 @@ class TestLastLines:
         redis_server.process()  # the benchmark starts one of its own, from the same binary
         assert policy.main(TINY) == 0
         assert re.fullmatch(rf"evaluate_reserve_cpu_ms={NUMBER} round_trips=1", last_line(capsys))
+
+    def test_memory_of_a_record(self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer) -> None:
+        redis_server.process()
+        assert memory.main(20) == 0
+        figures = re.fullmatch(
+            r"records=20 bytes_per_record=(\d+) bytes_per_tombstone=(-?\d+)", last_line(capsys)
+        )
+        assert figures
+        assert int(figures[1]) > 6_000  # the quote and the body alone
 
     def test_keys_from_vault(self, capsys: pytest.CaptureFixture[str], vault_server: VaultServer) -> None:
         assert keys.main(TINY) == 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.cli import PREFIX, Run
+from tests.support.cli import PREFIX, Run, submit
+from worker.ledger import keys
 from worker.ledger.epoch import LedgerEpoch
 from worker.ledger.marks import Marks
 
@@ -42,3 +43,35 @@ def test_a_loss_is_shown_and_confirmed(command: Run, environment: dict[str, str]
     assert (code, out.startswith("confirmed, epoch ")) == (0, True)
     assert "what counts from now on: no intents" in err
     assert command("ledger", "status")[0] == 0
+
+
+def test_what_is_archived_is_shown_from_its_file(
+    command: Run, session: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = command("ledger", "archive")
+    assert code == 2
+    assert "SESSION_EXECUTOR_ARCHIVE_DIR: is not set" in err
+    monkeypatch.setenv("SESSION_EXECUTOR_ARCHIVE_DIR", str(tmp_path / "archive"))
+    intent = submit(command, session)[1].strip()
+    command("intents", "cancel", intent)
+    with redis.Redis.from_url(redis_url, protocol=2) as client:  # long ago
+        client.hset(keys.intent(intent), mapping={"created_ms": 1, "updated_ms": 1})
+        client.zadd(keys.of_session(keys.digits_of_intent(intent), "all"), {intent: 1})
+        assert command("ledger", "archive")[1].startswith("1 archived")
+        assert intent not in command("intents", "list")[1]
+        shown = command("intents", "show", intent)[1]
+        assert "CANCELED" in shown
+        assert "archived" in shown
+        assert json.loads(command("intents", "show", intent, "--json")[1])["archived_ms"] > 0
+        # asked for again it is the same one
+        assert submit(command, session)[1].split()[:1] == [intent]
+        tombstones = keys.of_session(keys.digits_of_intent(intent), "archived")
+        client.delete(tombstones)
+        words = command("ledger", "restore-archive", str(tmp_path / "archive"))[1]
+        assert words.strip() == "1 archived intents read, 1 of them were not known to the ledger"
+        assert client.hlen(tombstones) == 1
+    monkeypatch.setenv("SESSION_EXECUTOR_ARCHIVE_DIR", str(tmp_path / "elsewhere"))
+    code, _, err = command("intents", "show", intent)
+    assert code == 2
+    assert "has ended as CANCELED and is archived" in err
+    assert command("ledger", "restore-archive", str(tmp_path / "nowhere"))[0] == 2

@@ -1,9 +1,9 @@
 -- Create a record in QUEUED, or find the one that is there.
 --
--- KEYS  intent, history, open, all, counts
+-- KEYS  intent, history, open, all, counts, archived
 -- ARGV  id, payload, payload hash, idempotency key, session id, source, note, now ms, due ms,
---       seal ('' = none)
--- Returns {'created' | 'exists', flat hash} or {'conflict'}.
+--       seal ('' = none), the tombstone's field
+-- Returns {'created' | 'exists', flat hash}, {'archived', tombstone} or {'conflict'}.
 
 local found = redis.call('HGET', KEYS[1], 'payload_hash')
 if found then
@@ -11,6 +11,14 @@ if found then
     return { 'conflict' }
   end
   return { 'exists', redis.call('HGETALL', KEYS[1]) }
+end
+local tombstone = redis.call('HGET', KEYS[6], ARGV[11])
+if tombstone then
+  local hash = string.match(tombstone, '^(%x+) ')
+  if not hash or string.sub(ARGV[3], 1, #hash) ~= hash then
+    return { 'conflict' }
+  end
+  return { 'archived', tombstone }
 end
 
 redis.call('HSET', KEYS[1],
