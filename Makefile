@@ -8,6 +8,7 @@ TEST_PROCESSES ?= 4
 
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos bench bench-sign bench-policy bench-keys vault lock clean
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys bench-memory vault lock clean
+.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys vault vault-faults lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -76,6 +77,9 @@ bench-memory: $(VENV)/dev.stamp ## bytes of Redis per record, and per tombstone 
 
 vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 	tests/support/build_vault.sh
+
+vault-faults: $(VENV)/dev.stamp ## trades while Vault's tokens end, and while it is sealed, killed, busy: the long forms (some 3 minutes)
+	VAULT_FAULTS=long $(BIN)/pytest -q --durations=0 tests/integration/execution/test_vault_trades.py tests/e2e/test_vault_outages.py
 
 lock: $(VENV)/dev.stamp ## resolve the lock files again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

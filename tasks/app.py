@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import cache, wraps
@@ -296,6 +297,7 @@ def _tell(**_: Any) -> None:
     """Say which of the two kinds of worker this is: the difference shows only when something has to be signed."""
     if _serves(SIGN_QUEUES):
         log.info("this worker signs", key_store=settings.key_store)
+        threading.Thread(target=_keep_token, name="keep-token", daemon=True).start()
     else:
         log.info(
             "this worker signs nothing and holds no keys",
@@ -307,6 +309,20 @@ def _tell(**_: Any) -> None:
 def _send_last_spans(**_: Any) -> None:
     """The pool's processes end without Python's own exit."""
     runtime().tracing.close()
+
+
+def _keep_token() -> None:
+    """Keep a token alive that no child has used yet; in a thread, since a Vault that is down takes its time to say so."""
+    from worker.keys.vault import VaultKeyStore  # noqa: PLC0415 - a worker with keystore files does without hvac
+
+    try:
+        keys = runtime().keys
+        if isinstance(keys, VaultKeyStore):
+            keys.keep_alive()
+    except ExecutorError as error:
+        log.warning(
+            "keys cannot be had", reason=str(error), consequence="nothing is signed until that is mended"
+        )
 
 
 @worker_init.connect

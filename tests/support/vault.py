@@ -122,6 +122,7 @@ class SealableVault:
     server: VaultServer
     unseal_key: str = field(repr=False)
     _running: ExitStack
+    pid: int
 
     def seal(self) -> None:
         self.server.admin().sys.seal()
@@ -139,9 +140,14 @@ class SealableVault:
         """End the process; its data stays."""
         self._running.close()
 
+    def kill(self) -> None:
+        """End it without a chance to say goodbye; its data stays as it is."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.stop()
+
     def start(self) -> None:
         """Start it again on the same port, sealed."""
-        self._running.enter_context(running_server(self.folder, self.server.addr))
+        self.pid = self._running.enter_context(running_server(self.folder, self.server.addr))
 
 
 def running_server(folder: Path, addr: str) -> AbstractContextManager[int]:
@@ -160,9 +166,9 @@ def server_vault(folder: Path) -> Generator[SealableVault]:
     """A Vault in server mode with file storage, initialised and unsealed."""
     addr = f"http://127.0.0.1:{free_port()}"
     with ExitStack() as running:
-        running.enter_context(running_server(folder, addr))
+        pid = running.enter_context(running_server(folder, addr))
         made: Any = hvac.Client(url=addr, token="").sys.initialize(secret_shares=1, secret_threshold=1)
-        vault = SealableVault(folder, VaultServer(addr, made["root_token"]), made["keys"][0], running)
+        vault = SealableVault(folder, VaultServer(addr, made["root_token"]), made["keys"][0], running, pid)
         vault.unseal()
         vault.server.admin().sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
         _wait_for_kv(vault.server)

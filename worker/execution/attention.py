@@ -25,6 +25,10 @@ ATTENTION: dict[str, Advice] = {
         "its record, its session or the kill switches in Redis were not written by this program, or are an old copy",
         "see *Somebody else wrote to Redis* below; `session-executor ledger seal` only if all of it is yours",
     ),
+    "KEY_DELETED": Advice(
+        "the newest version of the key is deleted or destroyed in Vault; an older one is never used",
+        "`vault kv undelete` it and the intent goes on, or cancel the intent and approve a session for a new key",
+    ),
     "KEY_STORE": Advice(
         "the key cannot be had: Vault is sealed, down or denies, the key is missing, or the passphrase is wrong",
         _DOCTOR,

@@ -15,7 +15,12 @@ import tenacity
 from worker.chain.errors import ChainError, WrongChainError
 from worker.errors import InputError, RefusedError, ServiceError
 from worker.execution.errors import ClockSkewError, EnablingError, StaleQuoteError
-from worker.keys.errors import KeyStoreError, KeyStoreRateLimitedError, KeyStoreUnavailableError
+from worker.keys.errors import (
+    KeyDeletedError,
+    KeyStoreError,
+    KeyStoreRateLimitedError,
+    KeyStoreUnavailableError,
+)
 from worker.ledger.errors import LedgerLostError
 from worker.ledger.marks import StateDirError
 from worker.ledger.redis_ledger import FORGED
@@ -62,6 +67,7 @@ PLANS: tuple[tuple[type[BaseException], Plan], ...] = (
     (ClockSkewError, Plan(Move.RETRY, "CLOCK")),
     (WrongChainError, Plan(Move.RETRY, "WRONG_CHAIN")),
     (ChainError, Plan(Move.RETRY, "RPC")),
+    (KeyDeletedError, Plan(Move.RETRY, "KEY_DELETED")),
     (KeyStoreError, Plan(Move.RETRY, "KEY_STORE")),
     (RateLimitedError, Plan(Move.RETRY)),
     (NoRouteError, Plan(Move.RETRY, "NO_ROUTE")),

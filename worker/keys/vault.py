@@ -13,6 +13,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,10 @@ RENEW_AT = 0.5
 WARN_LEFT_S = 3600.0
 """A token that cannot be renewed any further is warned about from here on: time to hand out a new one."""
 
+KEEPER_WAIT_S = 0.5
+KEEPER_WAIT_MAX_S = 15.0
+"""Waits of the thread that renews a token between two looks: an eighth of the lease after a failure, within these."""
+
 _NOBODY = f"0x{'0' * 40}"
 _SEALED = "Vault is sealed"
 _CERTIFICATE_REQUIRED = "CERTIFICATE_REQUIRED"  # TLS 1.3's alert, as OpenSSL spells it
@@ -95,6 +100,7 @@ class _Connection:
         self.client = client
         self.lock = threading.RLock()
         self.lease: _Lease | None = None
+        self.keeper: threading.Thread | None = None
 
 
 class _RetryableError(Exception):
@@ -158,6 +164,18 @@ class VaultKeyStore:
 
     def __repr__(self) -> str:
         return f"<VaultKeyStore {self._addr} {self._folder('data')}>"
+
+    def keep_alive(self) -> None:
+        """Renew a token that was handed out for as long as this process lives, used or not.
+
+        Any use of the store begins it too. For a process that is to keep the token alive before its first use, or for
+        others that share it. A login of our own needs none of it: a lost token is replaced when it is next needed.
+
+        Raises:
+            KeyStoreError: as for ``get``.
+        """
+        if isinstance(self._login_by.auth, TokenAuth):
+            self._call("", VaultHttp.lookup_self)
 
     def unwrap(self) -> None:
         """Take a wrapped secret id out of its wrapping token; nothing to do otherwise.
@@ -578,6 +596,12 @@ class VaultKeyStore:
         ttl = float(data.get("ttl") or 0)
         connection.lease = _Lease(time.monotonic(), ttl, ttl, renewable=bool(data.get("renewable")))
         self._warn_if_ending(connection.lease)
+        if connection.lease.renewable and ttl and connection.keeper is None:
+            # without it, a token that nobody uses for the length of its lease would be lost for good
+            connection.keeper = threading.Thread(
+                target=_keep, args=(weakref.ref(self), connection), name="vault-token", daemon=True
+            )
+            connection.keeper.start()
 
     def _login(self, connection: _Connection, deadline: float) -> None:
         self._unwrap(connection, deadline)
@@ -640,6 +664,19 @@ class VaultKeyStore:
                 seconds_left=max(0, int(lease.left_s)),
                 consequence="signing stops when it ends; hand out a new token or use an AppRole",
             )
+
+    def renew_if_due(self, connection: _Connection) -> bool:
+        """One look of the keeper at the token of ``connection``; False when it has no more to do.
+
+        Raises:
+            KeyStoreError: it could not be renewed this time.
+        """
+        if self._connection is not connection or connection.pid != os.getpid():
+            return False
+        with connection.lock:
+            self._ensure_token(connection, time.monotonic() + self._timeout_s)
+            lease = connection.lease
+        return lease is not None and lease.renewable and bool(lease.ttl_s)
 
     # ------------------------------------------------------------------ parts of check()
 
@@ -719,6 +756,30 @@ class VaultKeyStore:
 
 
 # ---------------------------------------------------------------------- helpers
+
+
+def _keep(store: weakref.ref[VaultKeyStore], connection: _Connection) -> None:
+    """Renew the token at the half of each lease, until the store or the token is gone. The body of a thread."""
+    failing = False
+    while (lease := connection.lease) is not None:
+        until_due_s = lease.ttl_s * RENEW_AT - (time.monotonic() - lease.started)
+        again_s = min(KEEPER_WAIT_MAX_S, lease.ttl_s / 8)
+        time.sleep(max(KEEPER_WAIT_S, again_s if failing else until_due_s))
+        kept = store()
+        if kept is None:
+            return
+        try:
+            if not kept.renew_if_due(connection):
+                return
+            failing = False
+        except KeyStoreTokenExpiredError as error:
+            log.error("vault_token_lost", reason=error.message, fix=error.fix)  # noqa: TRY400 - our own words say all
+            return
+        except KeyStoreError as error:
+            if not failing:
+                log.warning("vault_token_not_renewed", reason=error.message, consequence="it is tried again")
+            failing = True
+        del kept
 
 
 def _retrying(deadline: float) -> tenacity.Retrying:
