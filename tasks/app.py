@@ -287,8 +287,7 @@ app.conf.beat_schedule = _beat_schedule()
 @worker_init.connect
 def _preload(**_: Any) -> None:
     """Load once, before the pool forks, what the runtime would otherwise load in every child at its first intent."""
-    keys = ("worker.keys.keystore", "worker.keys.vault") if _serves(SIGN_QUEUES) else ()
-    for module in ("worker.chain.reader", *keys):
+    for module in ("worker.chain.reader", "worker.keys.keystore", "worker.keys.vault"):
         import_module(module)
 
 
@@ -297,12 +296,14 @@ def _tell(**_: Any) -> None:
     """Say which of the two kinds of worker this is: the difference shows only when something has to be signed."""
     if _serves(SIGN_QUEUES):
         log.info("this worker signs", key_store=settings.key_store)
-        threading.Thread(target=_keep_token, name="keep-token", daemon=True).start()
     else:
         log.info(
             "this worker signs nothing and holds no keys",
             needs=f"another worker, with --queues {','.join(SIGN_QUEUES)} and access to the keys",
         )
+    # the keys of the seals on records are in Vault, too: every worker has a token
+    if settings.key_store == "vault" and (settings.record_keys_file is None or _serves(SIGN_QUEUES)):
+        threading.Thread(target=_keep_token, name="keep-token", daemon=True).start()
 
 
 @worker_process_shutdown.connect
@@ -328,7 +329,7 @@ def _keep_token() -> None:
 @worker_init.connect
 def _unwrap(**_: Any) -> None:
     """A wrapped secret id can be unwrapped once: before the pool forks, so that every child inherits it."""
-    if settings.key_store != "vault" or settings.vault_wrapped_secret_id is None or not _serves(SIGN_QUEUES):
+    if settings.key_store != "vault" or settings.vault_wrapped_secret_id is None:
         return
     from worker.keys.vault import VaultKeyStore  # noqa: PLC0415 - a worker with keystore files does without hvac
 

@@ -35,7 +35,7 @@ import hvac
 import hvac.exceptions
 import requests
 
-KINDS = ("signer", "worker", "enqueuer", "operator")
+KINDS = ("signer", "worker", "enqueuer", "operator", "custodian")
 """Who works with a Vault. Each has the policy ``config/vault/<kind>.hcl`` and the AppRole of the same name."""
 
 TOKEN_TTL, TOKEN_MAX_TTL = "1h", "24h"
@@ -69,6 +69,7 @@ class Options:
     worker_env: Path | None = None
     enqueuer_env: Path | None = None
     operator_env: Path | None = None
+    custodian_env: Path | None = None
     init_file: Path | None = None
     audit_file: str = ""
     secret_id_ttl: str = "0"  # noqa: S105 - a duration
@@ -86,7 +87,7 @@ def policy(kind: str, mount: str, prefix: str, records: str = "session-executor/
         if not _PATH.fullmatch(value) or ".." in value:
             raise BootstrapError(f"{what} '{value}' is not a path of letters, digits, - _ . and /")
     text = (_HERE / f"{kind}.hcl").read_text()
-    text = re.sub(r'path "secret/(data|metadata)/session-keys', rf'path "{mount}/\1/{prefix}', text)
+    text = re.sub(r'path "secret/(data|metadata|destroy)/session-keys', rf'path "{mount}/\1/{prefix}', text)
     return text.replace('path "secret/data/session-executor/records"', f'path "{mount}/data/{records}"')
 
 
@@ -124,7 +125,13 @@ def bootstrap(options: Options, token: str = "") -> list[str]:
         done.append(f"policy {name_of(kind)} written")
     _record_keys(client, options, done)
     _roles(client, options, done)
-    wanted = (options.signer_env, options.worker_env, options.enqueuer_env, options.operator_env)
+    wanted = (
+        options.signer_env,
+        options.worker_env,
+        options.enqueuer_env,
+        options.operator_env,
+        options.custodian_env,
+    )
     for kind, path in zip(KINDS, wanted, strict=True):
         if path is not None:
             _credentials(client, options, name_of(kind), path, done)

@@ -12,6 +12,7 @@ from tests.support.e2e import Trader
 from worker.devnet.stack import PREFIX, Stack
 from worker.execution.dispatch import celery_app
 from worker.intents.states import State
+from worker.keys.record_keys import FILE_NAME
 from worker.ledger.connection import connect
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
@@ -27,8 +28,10 @@ def test_a_worker_without_credentials_works_up_to_the_signature(make_stack: Call
     stack = make_stack(workers=0, settings={"stuck_after_ms": "1000"})
     trader = Trader(stack)
     session = trader.import_session(stack.keys.create().address)
+    # what seals records is no session key, and is all that it has
+    seals = {f"{PREFIX}RECORD_KEYS_FILE": str(stack.settings.keystore_dir / FILE_NAME)}
     worker = stack.start_worker(
-        queues=[name for name in QUEUES if name not in SIGN_QUEUES], environment=NO_KEYS
+        queues=[name for name in QUEUES if name not in SIGN_QUEUES], environment=NO_KEYS | seals
     )
     worker.wait_for("ready.")
     worker.wait_for("this worker signs nothing and holds no keys")

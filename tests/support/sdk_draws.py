@@ -93,7 +93,19 @@ class HeldKeys:
         """The key, wiped afterwards."""
         return self._borrow(address)
 
-    def create(self, *, label: str = "") -> KeyInfo:
+    def create(self, *, label: str = "", replaces: str = "") -> KeyInfo:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def adopt(self, key: SecretKey, *, label: str = "") -> KeyInfo:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def mark_rotated(self, address: str) -> None:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def destroy(self, address: str) -> None:
         """Not needed here."""
         raise NotImplementedError
 

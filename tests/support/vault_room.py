@@ -26,7 +26,7 @@ PREFIX = "session-keys"
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """One KV v2 mount and its two policies (named after the mount), with an admin client."""
+    """One KV v2 mount and policies for it (named after the mount), with an admin client."""
 
     server: VaultServer
     mount: str
@@ -41,6 +41,11 @@ class Room:
     def operator(self) -> str:
         """The operator's policy."""
         return f"{self.mount.replace('/', '-')}-operator"
+
+    @property
+    def custodian(self) -> str:
+        """The custodian's policy."""
+        return f"{self.mount.replace('/', '-')}-custodian"
 
     def store(self, auth: Auth | None = None, **overrides: Any) -> VaultKeyStore:
         """A store with ``auth``, by default a new token with the signer's policy."""
@@ -97,7 +102,11 @@ def vault_room(server: VaultServer) -> Generator[Room]:
     admin = server.admin()
     bootstrap.bootstrap(bootstrap.Options(server.addr, mount=mount), server.token)
     room = Room(server, mount, admin)
-    for kind, own in (("signer", room.signer), ("operator", room.operator)):
+    for kind, own in (
+        ("signer", room.signer),
+        ("operator", room.operator),
+        ("custodian", room.custodian),
+    ):
         admin.sys.create_or_update_policy(own, bootstrap.policy(kind, mount, PREFIX))
     yield room
     admin.sys.disable_secrets_engine(mount)

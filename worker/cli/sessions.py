@@ -78,7 +78,7 @@ def import_session(
     )
     risks = privilege.findings(session, now_s=services.now_s)
     privilege.require_accepted(risks, accept_risk or ())
-    warning = _chain_word(services, session)[1]
+    warning = chain_word(services, session)[1]
     created = services.sessions.put(session, renew=renew)
     for risk in risks:
         if risk.severity == "severe":
@@ -125,7 +125,7 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
     services = runtime()
     found = find_session(services, session)
     budgets = services.ledger.budgets(found.session_id)
-    enabled, word = _chain_word(services, found)
+    enabled, word = chain_word(services, found)
     if as_json:
         actions = [
             action.model_dump(mode="json", by_alias=True, exclude_none=True) for action in found.actions
@@ -303,7 +303,7 @@ def _read_nonce(services: Runtime, file: AnySessionFile) -> int | None:
     except WrongChainError:
         raise
     except ServiceError:
-        return None  # `_chain_word` says so
+        return None  # `chain_word` says so
 
 
 def _chain_state(services: Runtime, session: RegisteredSession) -> ChainState:
@@ -326,7 +326,7 @@ def _chain_state(services: Runtime, session: RegisteredSession) -> ChainState:
     return ChainState(enabled, nonce, services.now_s)
 
 
-def _chain_word(services: Runtime, session: RegisteredSession) -> tuple[bool | None, str]:
+def chain_word(services: Runtime, session: RegisteredSession) -> tuple[bool | None, str]:
     """Whether the session is enabled (None: not known), and what stands against using it now (``""``: nothing).
 
     Raises:

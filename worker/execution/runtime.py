@@ -118,7 +118,8 @@ class Runtime:
         from worker.keys.record_keys import VaultRecordKeys  # noqa: PLC0415
         from worker.keys.vault import VaultKeyStore  # noqa: PLC0415
 
-        keys = self.keys if self.settings.key_store == "vault" else None
+        in_vault = self.settings.key_store == "vault" and self.settings.record_keys_file is None
+        keys = self.keys if in_vault else None
         if isinstance(keys, VaultKeyStore):
             return VaultRecordKeys(keys, self.settings.vault_records_path).load()
         return record_key_file(self.settings).load()

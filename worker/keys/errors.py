@@ -3,6 +3,7 @@
 KeyStoreError(ServiceError)          the store cannot give what was asked
 ├── KeyNotFoundError                 no key of that address was ever stored there
 ├── KeyDeletedError                  its latest version is deleted or destroyed; older ones are never used
+├── KeyExistsError                   a key of that address is stored already; it is never overwritten
 ├── KeyMismatchError                 the stored key belongs to another address
 ├── KeyFormatError                   what is stored is no private key
 ├── KeyStoreSetupError               the settings do not fit the store (mount, path, file mode, no credentials)
@@ -32,6 +33,10 @@ class KeyNotFoundError(KeyStoreError):
 
 class KeyDeletedError(KeyStoreError):
     """The latest version of the key is deleted or destroyed."""
+
+
+class KeyExistsError(KeyStoreError):
+    """A key of that address is, or was, stored already."""
 
 
 class KeyMismatchError(KeyStoreError):

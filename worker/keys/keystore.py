@@ -21,6 +21,7 @@ from eth_account import Account
 from pydantic import SecretStr
 
 from worker.keys.errors import (
+    KeyExistsError,
     KeyFormatError,
     KeyMismatchError,
     KeyNotFoundError,
@@ -107,11 +108,12 @@ class KeystoreFiles:
 
     # ------------------------------------------------------------------ the port
 
-    def create(self, *, label: str = "") -> KeyInfo:
+    def create(self, *, label: str = "", replaces: str = "") -> KeyInfo:
         """Generate a key in this process and write its encrypted file; an existing one is never overwritten.
 
         Args:
             label: for people; printable, at most 512 bytes. It is not encrypted.
+            replaces: address of the key whose place it is to take.
 
         Raises:
             KeyLabelError: the label.
@@ -121,23 +123,85 @@ class KeystoreFiles:
         label = checked_label(label)
         self._passphrase()  # before the folder is made; not kept in this frame
         self._open_directory()
-        created = int(time.time())
         key = generate()
         try:
-            content = _encrypt(key, self._passphrase(), self._scrypt_n)
+            return self._keep(key, KeyInfo(key.address, int(time.time()), label=label, replaces=replaces))
         finally:
             key.wipe()
-        if isinstance(content, KeyStoreError):
-            raise content
-        content["address"] = key.address[2:]
-        content[_EXTRA] = {"created": created, "label": label}
-        path = self._path(key.address)
+
+    def adopt(self, key: SecretKey, *, label: str = "") -> KeyInfo:
+        """Write the encrypted file of a key that was made elsewhere; an existing one is never overwritten.
+
+        Raises:
+            KeyExistsError: there is a file of its address.
+            KeyLabelError, KeyStoreSetupError, KeyStoreUnavailableError: as for ``create``.
+        """
+        label = checked_label(label)
+        self._passphrase()
+        self._open_directory()
+        return self._keep(key, KeyInfo(key.address, int(time.time()), label=label))
+
+    def mark_rotated(self, address: str) -> None:
+        """See the port. The file is replaced as a whole.
+
+        Raises:
+            KeyAddressError
+            KeyStoreError: as for ``get``, but for the passphrase, which is not needed.
+        """
+        address = parse_address(address)
+        self._check_directory()
+        content = self._load(address)
+        extra = content.get(_EXTRA)
+        known = cast(dict[str, Any], extra) if isinstance(extra, dict) else {}
+        content[_EXTRA] = known | {"rotated": int(time.time())}
+        self._write(self._path(address), content, replace=True)
+
+    def destroy(self, address: str) -> None:
+        """Overwrite the file and remove it. A disk or a backup may still have it: revoke the session as well.
+
+        Raises:
+            KeyAddressError
+            KeyStoreError: as for ``get``, but for the passphrase, which is not needed.
+        """
+        address = parse_address(address)
+        self._check_directory()
+        self._load(address)
+        path = self._path(address)
         try:
-            write_new_file(path, json.dumps(content).encode())
+            _overwrite_and_remove(path)
         except OSError as error:
             problem = _os_problem(error)
         else:
-            return KeyInfo(key.address, created, label=label)
+            return
+        raise KeyStoreUnavailableError(
+            f"cannot be removed: {problem}", field=str(path), fix="see disk and folder"
+        )
+
+    def _keep(self, key: SecretKey, info: KeyInfo) -> KeyInfo:
+        content = _encrypt(key, self._passphrase(), self._scrypt_n)
+        if isinstance(content, KeyStoreError):
+            raise content
+        content["address"] = key.address[2:]
+        content[_EXTRA] = {"created": info.created, "label": info.label} | (
+            {"replaces": info.replaces} if info.replaces else {}
+        )
+        self._write(self._path(key.address), content)
+        return info
+
+    def _write(self, path: Path, content: dict[str, Any], *, replace: bool = False) -> None:
+        exists = False
+        try:
+            write_file(path, json.dumps(content).encode(), replace=replace)
+        except FileExistsError:
+            exists, problem = True, ""
+        except OSError as error:
+            problem = _os_problem(error)
+        else:
+            return
+        if exists:
+            raise KeyExistsError(
+                "a key of this address is stored there", field=str(path), fix="it is never overwritten"
+            )
         raise KeyStoreUnavailableError(
             f"cannot be written: {problem}", field=str(path), fix="see disk and folder"
         )
@@ -261,11 +325,14 @@ class KeystoreFiles:
 def _info(address: str, extra: Any) -> KeyInfo:
     """What our own member of the file says; a file of another wallet has none."""
     fields = cast(dict[str, Any], extra) if isinstance(extra, dict) else {}
-    created, label = fields.get("created"), fields.get("label")
+    created, label, rotated = fields.get("created"), fields.get("label"), fields.get("rotated")
+    replaces = fields.get("replaces")
     return KeyInfo(
         address,
         created if type(created) is int else 0,
         label=label if isinstance(label, str) and label.isprintable() else "",
+        replaces=replaces if isinstance(replaces, str) and re.fullmatch(r"0x[0-9a-f]{40}", replaces) else "",
+        rotated=rotated if type(rotated) is int else 0,
     )
 
 
@@ -409,8 +476,19 @@ def _read_passphrase(path: Path) -> str | KeyStoreError:
     return KeyStoreSetupError(f"{path} {problem}", field="keystore_passphrase_file", fix=fix)
 
 
-def write_new_file(path: Path, content: bytes) -> None:
-    """All of ``content`` under ``path``, on disk, or nothing; never over an existing file (link refuses)."""
+def _overwrite_and_remove(path: Path) -> None:
+    """Best effort: what is on the disk is overwritten where the file system writes in place."""
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with os.fdopen(handle, "wb") as file:
+        file.write(secrets.token_bytes(_MAX_FILE))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+    _sync_folder(path.parent)
+
+
+def write_file(path: Path, content: bytes, *, replace: bool = False) -> None:
+    """All of ``content`` under ``path``, on disk, or nothing; over an existing file only with ``replace``."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -419,10 +497,17 @@ def write_new_file(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)
+        if replace:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)  # refuses to overwrite
     finally:
-        temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

@@ -53,19 +53,51 @@ class SecretKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What may be known of a key. ``address`` is lower-case; ``created`` is unix seconds (0 if unknown)."""
+    """What may be known of a key.
+
+    Attributes:
+        address: lower-case.
+        created: unix seconds; 0 if unknown.
+        version: of the stored secret, where the store counts them.
+        label: for people.
+        replaces: address of the key whose place it takes, or is to take; empty for none.
+        rotated: unix seconds since when another key has its place; 0 if none has.
+    """
 
     address: str
     created: int
     version: str = ""
     label: str = ""
+    replaces: str = ""
+    rotated: int = 0
 
 
 class KeyStore(Protocol):
     """Where session keys live. Every method raises ``KeyStoreError`` subclasses of ``worker/keys/errors.py``."""
 
-    def create(self, *, label: str = "") -> KeyInfo:
+    def create(self, *, label: str = "", replaces: str = "") -> KeyInfo:
         """Generate a key inside the store's process and keep it; an existing one is never overwritten."""
+        ...
+
+    def adopt(self, key: SecretKey, *, label: str = "") -> KeyInfo:
+        """Keep a key that was made elsewhere; one that is, or was, there is never overwritten.
+
+        Raises:
+            KeyExistsError
+        """
+        ...
+
+    def mark_rotated(self, address: str) -> None:
+        """Note that another key has taken the place of this one, which stays readable. May be repeated."""
+        ...
+
+    def destroy(self, address: str) -> None:
+        """Destroy a key for good, every version of it.
+
+        Raises:
+            KeyNotFoundError, KeyDeletedError: there is nothing (any more) to destroy.
+            KeyStoreDeniedError: these credentials may not.
+        """
         ...
 
     def get(self, address: str) -> AbstractContextManager[SecretKey]:

@@ -22,7 +22,7 @@ from worker.keys.errors import (
     KeyStoreSetupError,
     KeyStoreUnavailableError,
 )
-from worker.keys.keystore import read_private, write_new_file
+from worker.keys.keystore import read_private, write_file
 from worker.keys.vault import VaultKeyStore
 from worker.sealing import SealKeys
 
@@ -136,7 +136,7 @@ class RecordKeyFile:
         def create() -> None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                write_new_file(self._path, json.dumps(content).encode())
+                write_file(self._path, json.dumps(content).encode())
             except FileExistsError:
                 return
 
@@ -145,7 +145,7 @@ class RecordKeyFile:
     def _replace(self, content: dict[str, Any]) -> None:
         def replace() -> None:
             temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-            write_new_file(temporary, json.dumps(content).encode())
+            write_file(temporary, json.dumps(content).encode())
             temporary.replace(self._path)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

@@ -27,6 +27,7 @@ import tenacity
 
 from worker.keys.errors import (
     KeyDeletedError,
+    KeyExistsError,
     KeyFormatError,
     KeyMismatchError,
     KeyNotFoundError,
@@ -197,7 +198,7 @@ class VaultKeyStore:
 
     # ------------------------------------------------------------------ the port
 
-    def create(self, *, label: str = "") -> KeyInfo:
+    def create(self, *, label: str = "", replaces: str = "") -> KeyInfo:
         """Generate a key in this process and write it with check-and-set 0; nothing is overwritten.
 
         Needs ``create`` on ``data/<prefix>/*``; ``update`` on ``metadata/<prefix>/*`` for the label (without it
@@ -205,6 +206,7 @@ class VaultKeyStore:
 
         Args:
             label: for people; printable, at most 512 bytes.
+            replaces: address of the key whose place it is to take.
 
         Raises:
             KeyLabelError: the label.
@@ -216,22 +218,109 @@ class VaultKeyStore:
             version = self._write_new(key)
         finally:
             key.wipe()
-        created = int(time.time())
+        return self._describe(KeyInfo(key.address, int(time.time()), version, label, replaces))
+
+    def adopt(self, key: SecretKey, *, label: str = "") -> KeyInfo:
+        """Write a key that was made elsewhere, with check-and-set 0. Needs what ``create`` needs.
+
+        Raises:
+            KeyLabelError: the label.
+            KeyExistsError: something is stored under its address, destroyed versions included.
+            KeyStoreError: as for ``get``.
+        """
+        label = checked_label(label)
+        try:
+            version = self._write_new(key)
+        except KeyStoreError as error:
+            problem = error
+        else:
+            return self._describe(KeyInfo(key.address, int(time.time()), version, label))
+        if self._versions(key.address):
+            raise KeyExistsError(
+                "a key of this address is, or was, stored there",
+                field=f"vault:{self._full_path(key.address)}",
+                fix="it is never overwritten; `vault kv undelete` it if it was deleted",
+            )
+        raise problem
+
+    def mark_rotated(self, address: str) -> None:
+        """See the port. Needs ``read`` and ``update`` on ``metadata/<prefix>/*``; KV version 1 has no place for it.
+
+        Raises:
+            KeyAddressError, KeyNotFoundError
+            KeyStoreError: as for ``get``.
+        """
+        address = parse_address(address)
         if self._kv_version == 1:
-            if label:
-                log.warning("key_metadata_not_written", address=key.address, reason="KV version 1 has none")
-            return KeyInfo(key.address, created, version)
-        metadata = {"address": key.address, "created": str(created), "label": label}
+            log.warning("key_metadata_not_written", address=address, reason="KV version 1 has none")
+            return
+        self._note(address, "rotated")
+
+    def destroy(self, address: str) -> None:
+        """Destroy every version; what is known of the key stays, so that nothing is ever stored in its place.
+
+        Needs the policy ``config/vault/custodian.hcl``.
+
+        Raises:
+            KeyAddressError
+            KeyNotFoundError, KeyDeletedError: there is nothing (any more) to destroy.
+            KeyStoreError: as for ``get``.
+        """
+        address = parse_address(address)
+        where = f"vault:{self._full_path(address)}"
+        versions = self._versions(address)
+        if not versions:
+            raise KeyNotFoundError(
+                "nothing is stored there", field=where, fix="see `session-executor keys list`"
+            )
+        left = [number for number, destroyed in versions.items() if not destroyed]
+        if not left:
+            raise _deleted(where)
+        self._call(address, lambda client: client.destroy(self._mount, self._path(address), left))
+        if self._kv_version == 2:
+            self._note(address, "destroyed")
+
+    def _describe(self, info: KeyInfo) -> KeyInfo:
+        """Write down what may be known of a new key; what could not be written is not in the result."""
+        if self._kv_version == 1:
+            if info.label or info.replaces:
+                log.warning("key_metadata_not_written", address=info.address, reason="KV version 1 has none")
+            return KeyInfo(info.address, info.created, info.version)
+        metadata = {"address": info.address, "created": str(info.created), "label": info.label}
+        if info.replaces:
+            metadata["replaces"] = info.replaces
         try:
             self._call(
-                key.address,
-                lambda client: client.write_metadata(self._mount, self._path(key.address), metadata),
+                info.address,
+                lambda client: client.write_metadata(self._mount, self._path(info.address), metadata),
             )
         except KeyStoreError as error:
             # The key is safe and its address must reach the caller: only the label is lost.
-            log.warning("key_metadata_not_written", address=key.address, reason=str(error))
-            label = ""
-        return KeyInfo(key.address, created, version, label)
+            log.warning("key_metadata_not_written", address=info.address, reason=str(error))
+            return KeyInfo(info.address, info.created, info.version)
+        return info
+
+    def _note(self, address: str, what: str) -> None:
+        """Add the time of something to a key's metadata."""
+        found = self._metadata(address)
+        custom = {
+            str(name): str(value)
+            for name, value in cast(dict[str, Any], found.get("custom_metadata") or {}).items()
+        } | {what: str(int(time.time()))}
+        self._call(address, lambda client: client.write_metadata(self._mount, self._path(address), custom))
+
+    def _metadata(self, address: str) -> dict[str, Any]:
+        return _mapping(
+            self._call(address, lambda client: client.read_metadata(self._mount, self._path(address)))
+        )
+
+    def _versions(self, address: str) -> dict[int, bool]:
+        """Every version that there is, and whether it is destroyed; {} where nothing is or was stored."""
+        try:
+            found = cast(dict[str, Any], self._metadata(address).get("versions") or {})
+        except (KeyNotFoundError, KeyStoreDeniedError):
+            return {}
+        return {int(number): bool(version.get("destroyed")) for number, version in found.items()}
 
     def get(self, address: str) -> AbstractContextManager[SecretKey]:
         """See the port. The key is read anew each time, checked to be of ``address``, and never cached.
@@ -379,12 +468,7 @@ class VaultKeyStore:
 
     def _info(self, address: str) -> KeyInfo | None:
         try:
-            metadata = _mapping(
-                self._call(
-                    address,
-                    lambda client: client.read_metadata(self._mount, self._path(address)),
-                )
-            )
+            metadata = self._metadata(address)
         except KeyStoreDeniedError:
             return KeyInfo(address, 0)
         except KeyNotFoundError:
@@ -399,6 +483,8 @@ class VaultKeyStore:
             _created(custom.get("created"), metadata.get("created_time")),
             current,
             str(custom.get("label", "")),
+            str(custom.get("replaces", "")),
+            _created(custom.get("rotated"), None),
         )
 
     # ------------------------------------------------------------------ one operation

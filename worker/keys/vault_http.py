@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -406,6 +406,15 @@ class VaultHttp:
         return cast(
             Reply,
             self._client.secrets.kv.v2.update_metadata(path, custom_metadata=custom, mount_point=mount),
+        )
+
+    def destroy(self, mount: str, path: str, versions: Sequence[int]) -> Reply:
+        """Destroy versions for good; KV v1 has one, which is deleted."""
+        if self._kv_version == 1:
+            return cast(Reply, self._client.secrets.kv.v1.delete_secret(path, mount_point=mount))
+        return cast(
+            Reply,
+            self._client.secrets.kv.v2.destroy_secret_versions(path, list(versions), mount_point=mount),
         )
 
     def list(self, mount: str, path: str) -> Reply:

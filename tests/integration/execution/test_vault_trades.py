@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.vault import VaultServer
 from tests.support.vault_room import ADDRESS, PREFIX, TEST_KEY, Room, vault_room
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
+from worker.keys.record_keys import RecordKeyFile
 from worker.keys.vault import AppRoleAuth, VaultKeyStore
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
@@ -39,16 +41,19 @@ def room(vault_server: VaultServer) -> Iterator[Room]:
 
 
 @pytest.fixture
-def trading(make_pipeline: Callable[..., Pipeline], room: Room) -> Callable[..., Pipeline]:
-    """A pipeline whose key is in the room, with the login that is given."""
+def trading(make_pipeline: Callable[..., Pipeline], room: Room, tmp_path: Path) -> Callable[..., Pipeline]:
+    """A pipeline whose key is in the room, with the login that is given; what seals its records is not in Vault."""
+    records = tmp_path / "keys" / "record-keys.json"
 
     def make(**login: Any) -> Pipeline:
+        RecordKeyFile(records, make=True).load()
         pipeline = make_pipeline(
             key_store="vault",
             vault_addr=room.server.addr,
             vault_mount=room.mount,
             vault_prefix=PREFIX,
             vault_timeout_s=3.0,
+            record_keys_file=records,
             **login,
         )
         pipeline.key_address = ADDRESS

@@ -64,6 +64,7 @@ class Prepared:
     worker_env: Path
     enqueuer_env: Path
     operator_env: Path
+    custodian_env: Path
     output: str
 
     @property
@@ -74,6 +75,7 @@ class Prepared:
             "--worker-env": self.worker_env,
             "--enqueuer-env": self.enqueuer_env,
             "--operator-env": self.operator_env,
+            "--custodian-env": self.custodian_env,
         }
 
     def client(self, file: Path) -> hvac.Client:
@@ -102,7 +104,7 @@ class TestWhatItMakes:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             assert approle_of(file).secret_id not in prepared.output
         assert prepared.server.token not in prepared.output
-        assert len({approle_of(file).role_id for file in prepared.files.values()}) == 4
+        assert len({approle_of(file).role_id for file in prepared.files.values()}) == 5
         assert [path.name for path in prepared.worker_env.parent.glob(".*.env*")] == []
 
     def test_the_operator_creates_and_the_signer_signs(self, prepared: Prepared) -> None:
@@ -123,7 +125,7 @@ class TestWhatItMakes:
             token=prepared.server.token,
         )
         assert again.returncode == 0, again.stderr
-        assert again.stdout.count("holds working credentials") == 4
+        assert again.stdout.count("holds working credentials") == 5
         assert {file: file.read_bytes() for file in before} == before
 
     def test_credentials_that_no_longer_log_in_are_replaced(self, prepared: Prepared, tmp_path: Path) -> None:
@@ -270,6 +272,15 @@ class TestLeastPrivilege:
         assert address_of(OTHER_KEY) in _kv(client).list_secrets("session-keys")["data"]["keys"]
         denied(client, read)
         denied(client, lambda c: _kv(c).read_secret_version(path, raise_on_deleted_version=True))
+
+    @pytest.mark.parametrize("what", [what for what in [*DESTRUCTIVE, *OUTSIDE] if what != "destroy"])
+    def test_the_custodian_reads_no_key_and_harms_one_in_no_other_way(
+        self, stored: Prepared, what: str
+    ) -> None:
+        client = stored.client(stored.custodian_env)
+        denied(client, read)
+        denied(client, (DESTRUCTIVE | OUTSIDE)[what])
+        denied(client, lambda c: _kv(c).create_or_update_secret("session-keys/new", {"a": "b"}, cas=0))
 
     @pytest.mark.parametrize("policy", ["no-such-policy", "default"])
     def test_a_token_of_something_else_gets_nothing(self, stored: Prepared, policy: str) -> None:

@@ -29,8 +29,17 @@ class MemoryKeys:
         self.keys = keys
         self.taken: list[SecretKey] = []
 
-    def create(self, *, label: str = "") -> KeyInfo:
-        raise NotImplementedError(label)
+    def create(self, *, label: str = "", replaces: str = "") -> KeyInfo:
+        raise NotImplementedError(label, replaces)
+
+    def adopt(self, key: SecretKey, *, label: str = "") -> KeyInfo:
+        raise NotImplementedError(key, label)
+
+    def mark_rotated(self, address: str) -> None:
+        raise NotImplementedError(address)
+
+    def destroy(self, address: str) -> None:
+        raise NotImplementedError(address)
 
     @contextmanager
     def get(self, address: str) -> Generator[SecretKey]:

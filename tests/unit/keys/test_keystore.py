@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from tests.support.leaks import assert_no_leak
 from worker.keys.errors import (
     KeyAddressError,
+    KeyExistsError,
     KeyFormatError,
     KeyLabelError,
     KeyMismatchError,
@@ -29,7 +30,7 @@ from worker.keys.errors import (
     KeyStoreUnavailableError,
 )
 from worker.keys.keystore import SCRYPT_N, SCRYPT_N_RANDOM_PASSPHRASE, KeystoreFiles, passphrase_provider
-from worker.keys.port import KeyStore
+from worker.keys.port import KeyStore, SecretKey
 from worker.keys.secp256k1 import address_of
 
 PASSPHRASE = keccak(b"session-executor test passphrase").hex()
@@ -135,7 +136,7 @@ class TestCreateAndGet:
         from worker.keys.port import SecretKey
 
         monkeypatch.setattr(keystore, "generate", lambda: SecretKey(KEY, ADDRESS))
-        with pytest.raises(KeyStoreUnavailableError, match="exists"):
+        with pytest.raises(KeyExistsError, match="is stored there"):
             store.create()
         assert path.read_bytes() == b"what was there before"
         assert list(folder.iterdir()) == [path]
@@ -435,3 +436,48 @@ class TestNoLeak:
         with pytest.raises(KeyStoreUnavailableError, match="cannot be made") as caught:
             open_store(tmp_path / ("e" * 300)).create()
         assert_no_leak(caught.value, PASSPHRASE)
+
+
+class TestCustody:
+    """Keys come from elsewhere, hand over and end; nothing is overwritten, and what is known of them stays readable."""
+
+    def test_a_key_from_elsewhere_is_kept_once(self, store: KeystoreFiles) -> None:
+        info = store.adopt(SecretKey(KEY, ADDRESS), label="old wallet")
+        assert info.address == ADDRESS
+        with store.get(ADDRESS) as key:
+            assert key.use() == KEY
+        with pytest.raises(KeyExistsError, match="is stored there"):
+            store.adopt(SecretKey(KEY, ADDRESS), label="again")
+        assert [(held.address, held.label) for held in store.list()] == [(ADDRESS, "old wallet")]
+
+    def test_a_successor_knows_whom_it_replaces(self, store: KeystoreFiles, folder: Path) -> None:
+        old = store.create(label="one")
+        new = store.create(label="two", replaces=old.address)
+        store.mark_rotated(old.address)
+        store.mark_rotated(old.address)
+        held = {info.address: info for info in store.list()}
+        assert held[new.address].replaces == old.address
+        assert held[new.address].rotated == 0
+        assert held[old.address].rotated >= old.created
+        assert held[old.address].label == "one"
+        path = folder / f"{old.address}.json"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert sorted(found.name for found in folder.iterdir()) == sorted(
+            f"{address}.json" for address in held
+        )
+        with store.get(old.address) as key:
+            assert address_of(key.use()) == old.address
+
+    def test_a_destroyed_key_is_overwritten_and_gone(self, store: KeystoreFiles, folder: Path) -> None:
+        info = store.create()
+        path = folder / f"{info.address}.json"
+        other = path.with_suffix(".link")
+        os.link(path, other)
+        before = other.read_bytes()
+        store.destroy(info.address)
+        assert not path.exists()
+        assert before[:64] not in other.read_bytes()
+        with pytest.raises(KeyNotFoundError):
+            store.destroy(info.address)
+        with pytest.raises(KeyNotFoundError):
+            store.mark_rotated(info.address)
