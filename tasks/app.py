@@ -1,7 +1,7 @@
 """The Celery app. A task is thin: it loads nothing but an id and calls one function of ``worker/execution``.
 
 Start a worker with ``celery -A tasks.app worker`` and the scheduler with ``celery -A tasks.app beat``; see ``Procfile``.
-A worker that serves no queue of signing (``--queues``) touches no key store and needs no credentials for one.
+A worker that serves no queue of signing (``--queues``) asks for no session key and needs no right to read one.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def _tell(**_: Any) -> None:
         log.info("this worker signs", key_store=settings.key_store)
     else:
         log.info(
-            "this worker signs nothing and holds no keys",
+            "this worker signs nothing and holds no session keys",
             needs=f"another worker, with --queues {','.join(SIGN_QUEUES)} and access to the keys",
         )
     # the keys of the seals on records are in Vault, too: every worker has a token

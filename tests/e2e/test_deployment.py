@@ -129,7 +129,7 @@ def test_redis_vault_worker_and_beat_of_the_compose_file_trade(
             if file.is_file()
         },
     }
-    assert "this worker signs nothing and holds no keys" in deployment.log("worker").read_text()
+    assert "this worker signs nothing and holds no session keys" in deployment.log("worker").read_text()
     roles = [credentials(deployment, name) for name in ("worker", "signer", "operator")]
     for place, content in places.items():
         for spelling in (*spellings(secret), *(role.secret_id for role in roles)):

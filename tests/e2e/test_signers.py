@@ -34,7 +34,7 @@ def test_a_worker_without_credentials_works_up_to_the_signature(make_stack: Call
         queues=[name for name in QUEUES if name not in SIGN_QUEUES], environment=NO_KEYS | seals
     )
     worker.wait_for("ready.")
-    worker.wait_for("this worker signs nothing and holds no keys")
+    worker.wait_for("this worker signs nothing and holds no session keys")
     assert problem("signer", stack.settings) == "no signer takes its messages: nothing is signed"
 
     ids = [trader.submit(session, "stop-loss", urgent=True)]
