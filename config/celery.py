@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from kombu.entity import Queue
 from kombu.utils.scheduling import round_robin_cycle
@@ -22,6 +23,15 @@ WAKE_S = 1
 #: Seconds for which a beat that died still holds its lock: at least five of its loops, and below the 15 s within which
 #: another one is to take over.
 LEADER_S = 10
+
+
+class SecretUrl(str):
+    """A URL that clients can use and that does not show in a printed configuration (``celery report``)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{urlsplit(self).scheme}://********'"
 
 
 class UrgentFirst(round_robin_cycle):
@@ -86,7 +96,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
         "beat_max_loop_interval": WAKE_S,
-        "redbeat_redis_url": redis_url,
+        # Celery masks broker_url by itself and knows nothing of this one
+        "redbeat_redis_url": SecretUrl(redis_url),
         "redbeat_redis_options": {
             "socket_connect_timeout": min(timeout_s, 1.0),
             "socket_timeout": timeout_s,

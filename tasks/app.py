@@ -40,6 +40,7 @@ from worker.execution.runtime import Runtime
 from worker.execution.sign import sign as do_sign
 from worker.execution.submit import submit as do_submit
 from worker.execution.watch import tick as do_tick
+from worker.keys.memory import forbid_core_dumps
 from worker.ledger.connection import connect
 from worker.ledger.errors import LedgerUnavailableError
 from worker.ledger.health import check_redis, require_fit
@@ -255,6 +256,13 @@ cast("dict[str, set[Any]]", app.steps)["consumer"].add(Ticker)
 @setup_logging.connect
 def _logging(**_: Any) -> None:
     configure_logging(settings.log_level, json=settings.log_json)
+
+
+@worker_init.connect
+def _no_core_dumps(**_: Any) -> None:
+    """Before the pool forks: children inherit it."""
+    if not forbid_core_dumps():
+        log.warning("this process can be dumped", consequence="whoever may read its memory can read keys")
 
 
 @worker_init.connect

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +62,42 @@ def test_a_worker_without_credentials_works_up_to_the_signature(make_stack: Call
     trader.wait_until(lambda: problem("signer", stack.settings) == "", ids)
     # the one that has no keys never asked for any
     assert "Vault" not in worker.log()
+
+
+def test_workers_leave_no_core_and_tell_nobody_their_configuration(make_stack: Callable[..., Stack]) -> None:
+    password = "a-password-of-redis"
+    stack = make_stack(workers=1)
+    worker = stack.workers[0]
+    pids = [worker.pid, *(int(child) for child in _children(worker.pid))]
+    assert len(pids) >= 2
+    for pid in pids:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 +bytes", limits, re.MULTILINE)
+    asked = _celery(stack.environment, stack.directory, "inspect", "conf", "--timeout", "2")
+    assert "No nodes replied" in asked.stdout + asked.stderr
+    told = _celery(
+        stack.environment | {f"{PREFIX}REDIS_URL": f"redis://:{password}@127.0.0.1:1/0"},
+        stack.directory,
+        "report",
+    )
+    assert told.returncode == 0, told.stderr
+    assert "redbeat_redis_url" in told.stdout
+    assert password not in told.stdout + told.stderr
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _celery(
+    environment: Mapping[str, str], directory: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tasks.app", *arguments],
+        env=dict(environment),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

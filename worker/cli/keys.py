@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Session keys: made here, never shown.", no_args_is_help=True)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AddressArgument = Annotated[str, typer.Argument(help="The key's address.")]
+
+
+@app.callback()
+def _keys() -> None:
+    from worker.keys.memory import forbid_core_dumps
+
+    forbid_core_dumps()
+
+
 #: 64 hex digits, 0x, and white space around them.
 _MAX_INPUT = 200
 

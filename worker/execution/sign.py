@@ -21,6 +21,7 @@ from worker.execution.prepare import (
 from worker.execution.runtime import Runtime, version_of
 from worker.execution.wire import explain, stored_quote, submit_body
 from worker.intents.states import State
+from worker.keys.memory import no_locals_in_errors
 from worker.keys.port import KeyStore
 from worker.sessions.importing import RegisteredSession
 from worker.signing import session_signature
@@ -148,7 +149,7 @@ def signed_by_all(owners: Sequence[str], keys: KeyStore, digests: Sequence[bytes
         SignatureFaultError: a signature does not recover to the key that made it.
     """
     signed = dict.fromkeys(digests, b"")
-    with ExitStack() as stack:
+    with no_locals_in_errors(), ExitStack() as stack:
         held = [stack.enter_context(keys.get(owner)) for owner in owners]
         for owner, key in zip(owners, held, strict=True):
             signer, made = psigs(key.use(), tuple(signed))

@@ -33,8 +33,7 @@ class SecretKey:
 
     def wipe(self) -> None:
         """Overwrite the bytes."""
-        for index in range(len(self._value)):
-            self._value[index] = 0
+        self._value[:] = bytes(len(self._value))
 
     def __repr__(self) -> str:
         return f"<SecretKey of {self.address}>"
