@@ -182,6 +182,11 @@ class Settings(BaseSettings):
         15_000, description="A queued message that nobody claimed for this long is sent again.", gt=0
     )
 
+    accept_celery_requests: bool = Field(
+        False,
+        description="Let other Celery programs enqueue by tasks.enqueue: then whoever writes to Redis can, within the limits.",
+    )
+
     # --- operation
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(False, description="One JSON object per line instead of text.")

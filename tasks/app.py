@@ -132,6 +132,15 @@ def _results() -> Backend:
     return kind(app=app, url=url, expires=RESULT_S)
 
 
+def _require_accepted() -> None:
+    if not settings.accept_celery_requests:
+        raise InputError(
+            "requests from other Celery programs are not taken",
+            field="tasks.enqueue",
+            fix="set SESSION_EXECUTOR_ACCEPT_CELERY_REQUESTS=true if everybody on this Redis may ask for intents",
+        )
+
+
 @app.task(name="tasks.enqueue", bind=True, ignore_result=False, backend=_results())
 def enqueue(self: Any, **request: Any) -> str:
     """A request of any Celery producer (``docs/enqueue.md``) becomes a QUEUED intent; its result is the intent's id.
@@ -140,6 +149,7 @@ def enqueue(self: Any, **request: Any) -> str:
     message goes back into its queue.
     """
     try:
+        _require_accepted()
         return submit_request(runtime(), request, source="api").record.intent_id
     except (LedgerUnavailableError, SessionStoreUnavailableError) as error:
         log.warning("request goes back into its queue", error=str(error))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.services
 
 
 def test_any_producer_enqueues_by_task_name(make_stack: Callable[..., Stack], redis_url: str) -> None:
-    stack = make_stack(concurrency=1)
+    stack = make_stack(concurrency=1, settings={"accept_celery_requests": "true"})
     trader = Trader(stack)
     session = trader.import_session(stack.keys.create().address)
     app = Celery("theirs", broker=redis_url, backend=redis_url, set_as_current=False)

@@ -18,6 +18,7 @@ from worker.cli.context import find_session, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError
 from worker.intents.states import FINAL, State
+from worker.intents.transfers import moved_by
 
 if TYPE_CHECKING:
     from worker.execution.runtime import Runtime
@@ -30,8 +31,6 @@ SessionOption = Annotated[str | None, typer.Option("--session", help="Only of th
 _PAGE = 500
 _BAR = 20
 _DAY_MS = 86_400_000
-#: transfer and transferFrom, with the number of their arguments; the amount is the last.
-_TRANSFERS = {bytes.fromhex("a9059cbb"): 2, bytes.fromhex("23b872dd"): 3}
 
 
 class Format(StrEnum):
@@ -208,7 +207,7 @@ def report(
         if record.state in {State.REJECTED, State.FAILED, State.DEAD}:
             reasons[f"{record.state}: {record.reason.partition(':')[0]}"] += 1
         if record.state is State.COMPLETED:
-            for token, amount in _moved(record):
+            for token, amount in moved_by(record.intent.calls):
                 moved[session_id][token] += amount
     title = datetime.fromtimestamp(start_ms / 1000, UTC).date().isoformat()
     if as_json:
@@ -357,26 +356,11 @@ def _row(record: IntentRecord) -> dict[str, Any]:
         ],
         "moved": [
             {"token": token, "amount": str(amount)}
-            for token, amount in _moved(record)
+            for token, amount in moved_by(record.intent.calls)
             if record.state is State.COMPLETED
         ],
         "note": record.intent.note,
     }
-
-
-def _moved(record: IntentRecord) -> list[tuple[str, int]]:
-    """What the intent's calls send away: token (the zero address for native currency) and base units.
-
-    Plain transfers only: what a contract moves in a call of its own is not in the call's data.
-    """
-    moved: list[tuple[str, int]] = []
-    for call in record.intent.calls:
-        if call.value:
-            moved.append(("0x" + "00" * 20, call.value))
-        words = _TRANSFERS.get(call.data[:4])
-        if words is not None and len(call.data) >= 4 + 32 * words:
-            moved.append((call.to, int.from_bytes(call.data[4 + 32 * (words - 1) : 4 + 32 * words])))
-    return moved
 
 
 def _cell(value: Any) -> str:

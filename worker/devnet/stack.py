@@ -48,6 +48,7 @@ class Child:
         self, name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path
     ) -> None:
         self.name = name
+        self.command = tuple(command)
         self.log_path = directory / f"{name}.log"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - fixed arguments

@@ -8,6 +8,7 @@ cannot be there twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 
 import structlog
 
+from worker.chain.errors import ChainError
 from worker.errors import ExecutorError, InputError
 from worker.execution.enqueue import enqueue
 from worker.execution.runtime import Runtime
 from worker.execution.tokens import token_table
-from worker.intents.model import TradeIntent
+from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
+from worker.intents.transfers import needed_by
 from worker.ledger.errors import (
     FenceLostError,
     IdempotencyConflictError,
@@ -28,8 +31,10 @@ from worker.ledger.errors import (
     IntentNotFoundError,
     StrategyGoneError,
 )
+from worker.ledger.pauses import strategy_switch
 from worker.ledger.port import Enqueued
 from worker.ledger.strategies import Missed, StrategyState
+from worker.policies.fields import ZERO_ADDRESS
 from worker.strategies.build import decide, intent_of, key_of
 from worker.strategies.errors import StrategyError
 from worker.strategies.events import MAX_BLOCKS, Log
@@ -45,6 +50,12 @@ FIELD = "SESSION_EXECUTOR_STRATEGIES_FILE"
 LEASE_MS = 45_000
 #: How often a contract's logs are asked for.
 EVENT_POLL_MS = 2_000
+#: Ends that a lack of money may have, and how orchestrators, nodes and tokens word it.
+_FAILED = frozenset({State.FAILED, State.REJECTED, State.EXPIRED, State.DEAD})
+_WANT = re.compile(
+    r"insufficient[ _](?:\w+[ _])?(?:balance|funds|liquidity)|exceeds balance|SPONSOR_LIMIT_EXCEEDED",
+    re.IGNORECASE,
+)
 #: Where a strategy that was never seen begins: the slot of this very second counts, none before it.
 _FIRST_SIGHT_S = 1
 
@@ -220,6 +231,7 @@ class _Evaluation:
         try:
             self._resume()
             if not self.state.finished:
+                self._judge()
                 if self.strategy.event is None:
                     self._slots()
                 else:
@@ -372,6 +384,52 @@ class _Evaluation:
     def _used_up(self) -> bool:
         most = self.strategy.max_executions
         return most is not None and self.state.fired >= most
+
+    # --- want of money
+
+    def _judge(self) -> None:
+        """Before anything new: how the last fire ended. A doomed order is not given again and again until all is gone."""
+        strategy, intent_id = self.strategy, self.state.last_intent
+        if not strategy.pause_after or not intent_id or intent_id == self.state.judged or self.paused:
+            return
+        record = self.runtime.ledger.get(intent_id)
+        if record.state not in FINAL:
+            return
+        try:
+            broke = self.state.broke + 1 if self._for_want_of_money(record) else 0
+        except ChainError as error:
+            log.info("last fire not judged yet", strategy=strategy.name, error=str(error))
+            return
+        if broke < strategy.pause_after:
+            self._commit(judged=intent_id, broke=broke)
+            return
+        why = f"paused itself: {broke} fires in a row failed for want of money; the last one: {record.reason}"
+        switch = strategy_switch(strategy.name)
+        # a person may have paused it at this moment: that person's words stay
+        if all(pause.switch != switch for pause in self.runtime.pauses.list()):
+            self.runtime.pauses.pause(
+                switch, why=why, who=f"strategy {strategy.name}", now_ms=self.runtime.now_ms()
+            )
+        log.error("strategy has paused itself", strategy=strategy.name, why=why)
+        # resumed by a person, it counts from the beginning
+        self._commit(judged=intent_id, broke=0)
+        self.paused = f"paused: {why}"
+
+    def _for_want_of_money(self, record: IntentRecord) -> bool:
+        """Whether it ended because somebody - the account, the sponsor, the market - has too little.
+
+        A reply often says only that the simulation failed, so the account is looked at as well.
+        """
+        if record.state not in _FAILED:
+            return False
+        if _WANT.search(record.reason):
+            return True
+        chain, account = self.runtime.chain, self.runtime.sessions.get(record.intent.session_id).account
+        return record.state is State.FAILED and any(
+            (chain.native_balance(account) if token == ZERO_ADDRESS else chain.erc20_balance(token, account))
+            < amount
+            for token, amount in needed_by(record.intent.calls).items()
+        )
 
     # --- retries
 

@@ -61,6 +61,8 @@ class StrategyState:
         next_ms: not to be looked at before, unix ms.
         last_slot_s, last_intent, tries: the last slot that was fired, its latest intent, and its retries so far.
         settled: the last intent has succeeded, or needs no retry.
+        judged: the last intent whose end was counted.
+        broke: how many fires in a row have failed for want of money.
     """
 
     fence: int
@@ -79,6 +81,8 @@ class StrategyState:
     last_intent: str = ""
     tries: int = 0
     settled: bool = False
+    judged: str = ""
+    broke: int = 0
 
 
 class StrategyBook:
@@ -259,6 +263,8 @@ def _state(name: str, values: Mapping[str, str]) -> StrategyState:
             last_intent=values.get("last_intent", ""),
             tries=int(values.get("tries", "0")),
             settled=values.get("settled") == "1",
+            judged=values.get("judged", ""),
+            broke=int(values.get("broke", "0")),
         )
     except (ValueError, KeyError) as error:
         raise _unreadable(name) from error

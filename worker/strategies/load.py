@@ -193,6 +193,7 @@ def _strategy(fields: Fields) -> ScheduledStrategy:
         catch_up=cast("CatchUp", fields.maybe("catch_up", one_of("none", "one", "all"), "one")),
         jitter_s=_jitter(fields),
         retry=_retry(fields, kind),
+        pause_after=fields.whole("pause_after", 0, 1_000, default=3),
     )
     fields.finish()
     _check(strategy, fields)

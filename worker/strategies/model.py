@@ -42,6 +42,7 @@ class ScheduledStrategy:
         catch_up: which of the slots that passed while nothing ran are made up for.
         jitter_s: each slot is fired up to so many seconds later, the same delay however often it is asked for.
         retry: what to do after an intent that failed.
+        pause_after: after so many fires in a row that failed for want of money it pauses itself; 0: never.
     """
 
     name: str
@@ -60,3 +61,4 @@ class ScheduledStrategy:
     catch_up: CatchUp = "one"
     jitter_s: int = 0
     retry: Retry | None = None
+    pause_after: int = 3

@@ -147,6 +147,50 @@ def test_what_is_paused_is_missed_and_what_is_removed_is_canceled(scheduled: Mak
     assert run.pipeline.runtime.strategies.read("s") is None
 
 
+def test_what_fails_for_want_of_money_pauses_itself_and_money_does_not_start_it_again(
+    scheduled: Make,
+) -> None:
+    run = scheduled()
+    runtime, devnet = run.pipeline.runtime, run.pipeline.devnet
+    devnet.fund(ACCOUNT, usdc=0)
+    first = run.now_s + 1
+
+    def fire(number: int) -> IntentRecord | None:
+        run.now_s = first + number * PERIOD_S
+        runtime.now_ms = lambda: run.now_s * 1000
+        if run.wake() == 0:
+            return None
+        record = run.records()[0]
+        runtime.now_ms = now_ms
+        return run.pipeline.run(record.intent_id)[0]
+
+    ends = [fire(number) for number in range(5)]
+    assert [end is None for end in ends] == [False, False, False, True, True]
+    for end in ends[:3]:
+        assert end is not None
+        assert end.state is State.FAILED
+    (pause,) = runtime.pauses.list()
+    assert pause.switch == strategy_switch("s")
+    assert pause.why.startswith("paused itself: 3 fires in a row failed for want of money; the last one: ")
+    assert "simulation" in pause.why
+    assert run.missed() == [first + 4 * PERIOD_S, first + 3 * PERIOD_S]
+    # a top-up alone changes nothing; a person resumes it, and the count begins anew
+    devnet.fund(ACCOUNT, usdc=1_000_000_000)
+    assert fire(5) is None
+    runtime.pauses.resume(strategy_switch("s"))
+    done = fire(6)
+    assert done is not None
+    assert done.state is State.COMPLETED
+    devnet.fund(ACCOUNT, usdc=0)
+    assert [fire(number) is None for number in (7, 8)] == [False, False]
+    devnet.fund(ACCOUNT, usdc=1_000_000_000)
+    # one that succeeds between them ends the row
+    assert fire(9) is not None
+    devnet.fund(ACCOUNT, usdc=0)
+    assert [fire(number) is None for number in (10, 11)] == [False, False]
+    assert runtime.pauses.list() == ()
+
+
 def decided(run: Scheduled) -> Any:
     runtime = run.pipeline.runtime
     state = runtime.strategies.read("s")
