@@ -46,10 +46,12 @@ def settle(runtime: Runtime, intent_id: str, state: State, *, who: str, why: str
         raise IntentInputError(
             "is being followed and nothing is wrong with it", field=intent_id, fix="wait for its end"
         )
-    left_s = record.quote_expires_s - runtime.now_s
+    left_s = record.dead_after_s - runtime.now_s
     if state is not State.COMPLETED and left_s > 0:
         raise IntentInputError(
-            f"may still be executed for {left_s} s", field=intent_id, fix="wait until its quote has run out"
+            f"may still be executed for {left_s} s",
+            field=intent_id,
+            fix="wait until it cannot be executed any more",
         )
     return _move(runtime, record, state, who=who, why=why)
 

@@ -30,7 +30,7 @@ from worker.execution.runtime import Runtime, version_of
 from worker.execution.sign import emissary_form, signed_by_all
 from worker.execution.trade_request import blanc_trade_request, trade_request
 from worker.execution.wire import ALPS, blanc_mock, stored_quote, submit_body
-from worker.intents.model import TradeIntent
+from worker.intents.model import LATEST, TradeIntent
 from worker.intents.states import State
 from worker.intents.trade import Trade
 from worker.keys.port import KeyStore
@@ -79,6 +79,7 @@ def prepare_trade(attempt: Attempt) -> None:
                 "quote": quote.raw,
                 "quote_expires_s": str(quote.expires_s),
                 "orchestrator_id": quote.quote_id,
+                LATEST: str(explained.latest_s),
                 ENABLES: _enables(ask),
                 "digests": digests(explained.message),
                 executor_nonce.FIELD: executor_nonce.nonces_of(explained.message),

@@ -209,7 +209,7 @@ def _not_found(runtime: Runtime, record: IntentRecord) -> None:
     now_ms = runtime.now_ms()
     grace_ms = runtime.settings.not_found_grace_s * 1000
     missing_since_ms = int(record.fields.get("missing_since_ms") or now_ms)
-    dead_ms = max(record.quote_expires_s * 1000, missing_since_ms) + grace_ms
+    dead_ms = max(record.dead_after_s * 1000, missing_since_ms) + grace_ms
     if now_ms >= dead_ms and _ended_by_the_chain(runtime, record):
         return
     if record.state is State.SIGNED and now_ms >= dead_ms:
@@ -262,7 +262,9 @@ def _ended_by_the_chain(runtime: Runtime, record: IntentRecord) -> bool:
         attention, reason = plan_for(error).attention or "RPC", describe(error)
     if used is not None and not used:
         return False
-    if used == executor_nonce.chains_of(record):
+    if executor_nonce.claims(record):
+        reason = f"its tokens were taken on {', '.join(map(str, sorted(used or ())))}" if used else reason
+    elif used == executor_nonce.chains_of(record):
         why = "the orchestrator does not know it, and its nonce is used on chain: it was executed"
         _move(runtime, record, State.COMPLETED, why, {})
         return True

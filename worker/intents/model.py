@@ -108,6 +108,10 @@ class HistoryEntry:
     why: str
 
 
+LATEST = "latest_s"
+"""Field of a record: the latest time that its signed messages name, if that can be after the quote's expiry."""
+
+
 @dataclass(frozen=True, slots=True)
 class IntentRecord:
     """One intent as the ledger holds it.
@@ -119,7 +123,7 @@ class IntentRecord:
         attempts: how often the intent was claimed.
         created_ms, updated_ms: unix milliseconds.
         quote: text of the orchestrator's ``intentOp``, exactly as received (its HMAC covers the bytes).
-        quote_expires_s: unix seconds after which the signed payload can no longer be executed.
+        quote_expires_s: unix seconds after which the orchestrator takes the quote no more.
         body: the submit request's body, exactly as sent on every try; holds signatures, so it is never shown.
         orchestrator_id: the id to poll: the intentOp's nonce, then the orchestrator's own.
         orchestrator_status: last status word of the orchestrator.
@@ -148,6 +152,14 @@ class IntentRecord:
     reservation: tuple[CounterChange, ...] = ()
     fields: dict[str, str] = field(default_factory=dict[str, str])
     history: tuple[HistoryEntry, ...] = ()
+
+    @property
+    def dead_after_s(self) -> int:
+        """Unix seconds after which what was signed can no longer be executed, as far as its messages say.
+
+        A Permit2 message may name later times than the quote's expiry.
+        """
+        return max(self.quote_expires_s, int(self.fields.get(LATEST, "") or 0))
 
     @property
     def intent_id(self) -> str:

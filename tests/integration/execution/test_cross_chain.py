@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from tests.support.sessions import ACCOUNT
 from worker.devnet.chain import ARBITER, RELAYER, revert_reason
 from worker.devnet.devnet import Devnet
 from worker.devnet.errors import RpcError
+from worker.execution.runtime import now_ms
+from worker.execution.watch import tick
 from worker.intents.states import State
 
 pytestmark = pytest.mark.services
@@ -125,6 +128,46 @@ class TestTrades:
         record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(recipient=RECIPIENT)))[0]
         assert record.state is State.COMPLETED, record.reason
         assert pipeline.held(RECIPIENT) == (0, 5_000_000)
+
+
+class TestLost:
+    """The orchestrator knows nothing of it any more; the chain is asked before anything is given up."""
+
+    def test_taken_tokens_keep_the_reservation_and_ask_for_a_person(
+        self, make_pipeline: Callable[..., CrossChain]
+    ) -> None:
+        pipeline = make_pipeline(not_found_grace_s=1, max_clock_skew_s=1_000)
+        post = {"method": "POST", "path": "/intent-operations"}
+        pipeline.devnet.add_fault("hide", delay_ms=3_600_000, **post)
+        pipeline.devnet.add_fault("drop_after_accept", **post)
+        intent_id = pipeline.submit_trade("a", calls=[transfer(1, token=USDC_OF[ARBITRUM])])
+        pipeline.until(lambda: len(pipeline.devnet.claims(ACCOUNT)) == 1, intent_id)
+        pipeline.runtime.now_ms = lambda: now_ms() + 600_000
+        told = f"its tokens were taken on {BASE}"
+        record = pipeline.until(lambda: pipeline.ledger.get(intent_id).reason == told, intent_id)[0]
+        assert (record.state, record.attention) == (State.SIGNED, "NOT_FOUND")
+        assert pipeline.budget(pipeline.target) == (0, 1)
+
+    def test_never_seen_it_ends_once_no_message_of_it_can_be_used(
+        self, make_pipeline: Callable[..., CrossChain]
+    ) -> None:
+        pipeline = make_pipeline(not_found_grace_s=1, max_clock_skew_s=1_000)
+        pipeline.devnet.add_fault("drop_before", method="POST", path="/intent-operations", times=0)
+        # the fill may come five minutes after the quote's expiry
+        late = {"/intentOp/elements/0/mandate/fillDeadline": str(int(time.time()) + 420)}
+        pipeline.devnet.add_fault("alter_quote", path="/intents/route", values=late)
+        intent_id = pipeline.submit_trade("a")
+        pipeline.until(lambda: pipeline.ledger.get(intent_id).fields.get("sent") == "maybe", intent_id)
+        pipeline.runtime.now_ms = lambda: now_ms() + 300_000
+        deadline = time.monotonic() + 2.5
+        while time.monotonic() < deadline:
+            tick(pipeline.runtime)
+            time.sleep(0.1)
+        assert pipeline.state(intent_id) is State.SIGNED
+        pipeline.runtime.now_ms = lambda: now_ms() + 600_000
+        record = pipeline.run(intent_id)[0]
+        assert record.state is State.EXPIRED
+        assert not pipeline.devnet.executions(ACCOUNT, chain_id=ARBITRUM)
 
 
 class TestBlanc:
