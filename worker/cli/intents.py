@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import sys
@@ -273,6 +274,8 @@ def show_intent(intent: IntentArgument, as_json: JsonFlag = False) -> None:
     for name, value in _summary(record).items():
         if value not in (None, ""):
             print_line(f"{name:20} {value}")
+    if record.intent.trade is not None:
+        print_line(f"{'trade':20} {json.dumps(record.intent.trade.to_json())}")
     advice = ATTENTION.get(record.attention)
     if advice is not None:
         print_line(f"{'what it means':20} {advice.meaning}")

@@ -89,9 +89,20 @@ def test_what_is_asked_for_in_words_is_traded(command: Run, sessions: dict[int, 
         time.sleep(0.05)
     record = runtime.ledger.get(intent_id)
     assert record.state is State.COMPLETED, record.reason
+    assert f'"sources": ["{sessions[BASE]}"]' in command("intents", "show", intent_id)[1]
     assert record.intent.note == "get 5 USDC on Arbitrum One for at most 5.01 USDC on Base"
     assert devnet.usdc_balance(ACCOUNT, chain_id=ARBITRUM) == 4_999_998
     assert devnet.usdc_balance(ACCOUNT) == FUNDS - 5_000_000
+
+
+def test_doctor_looks_at_every_chain(command: Run, devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {row["what"]: row for row in json.loads(command("doctor", "--json")[1])}
+    for what in ("chain", "emissary", "token decimals", "clock"):
+        assert [found[what]["status"], found[f"{what} {ARBITRUM}"]["status"]] == ["ok", "ok"]
+    # Base's endpoint in Arbitrum's place
+    monkeypatch.setenv(PREFIX + "SOURCE_RPC_URLS", json.dumps({str(ARBITRUM): devnet.rpc_url}))
+    found = {row["what"]: row for row in json.loads(command("doctor", "--json")[1])}
+    assert (found["chain"]["status"], found[f"chain {ARBITRUM}"]["status"]) == ("ok", "fail")
 
 
 def test_every_option_is_in_the_record(command: Run, sessions: dict[int, str]) -> None:
