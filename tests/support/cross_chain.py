@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.support.anvil import ARBITRUM
 from tests.support.pipeline import RECIPIENT, Pipeline
-from tests.support.sessions import ACCOUNT, BASE, TRANSFER
+from tests.support.sessions import ACCOUNT, BASE, OWNER_KEY, TRANSFER
 from worker.devnet.chain import ARBITER, usdc_of
 from worker.devnet.devnet import Devnet
 from worker.intents.trade import Trade
 from worker.policies import Permit2Claim, SpendingLimits, TokenLimit
 from worker.policies.permit2_claim import ChainToken
-from worker.sessions.importing import RegisteredSession
+from worker.sessions.approval import approve
+from worker.sessions.file import load_session_file
+from worker.sessions.importing import RegisteredSession, verify
 from worker.sessions.model import Action
+from worker.sessions.v2 import SessionV2
 
+_ABI = [
+    {
+        "type": "function",
+        "name": "transfer",
+        "stateMutability": "nonpayable",
+        "inputs": [{"name": "to", "type": "address"}, {"name": "amount", "type": "uint256"}],
+        "outputs": [{"name": "", "type": "bool"}],
+    }
+]
 USDC_OF = {chain_id: usdc_of(chain_id) for chain_id in (BASE, ARBITRUM)}
 LIMIT = 100_000_000
 FUNDS = 1_000_000_000
@@ -62,6 +75,20 @@ class CrossChain(Pipeline):
             actions=[Action(target=token, selector=TRANSFER, policies=(limits,))],
             claim_policies=(claim,) if claim else (),
         )
+
+    def approve_v2(self, chain_id: int, **fields: Any) -> RegisteredSession:
+        """A session of SDK 2.2.2 for another key of ours: ``USDC.transfer``, and what ``fields`` say."""
+        key = self.keys.create().address
+        transfer = {"functions": {"transfer": {}}, "address": USDC_OF[chain_id], "abi": _ABI}
+        session = SessionV2.model_validate(
+            {"chain": chain_id, "owners": [key], "permissions": [transfer], **fields}, by_name=False
+        )
+        text = approve(session, account=ACCOUNT, kind="nexus", owner_keys=[OWNER_KEY], nonce=0)
+        registered = verify(
+            load_session_file(text), our_keys=[key], chain_id=chain_id, now_s=int(time.time())
+        )
+        self.runtime.sessions.put(registered)
+        return registered
 
     def trade(self, amount: int | None = 5_000_000, **changes: Any) -> Trade:
         """So much USDC from Base to Arbitrum, for at most a tenth more; members of the trade's JSON in ``changes``."""

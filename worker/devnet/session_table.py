@@ -23,12 +23,20 @@ SPENDING_LIMITS = "0x00000088d48cf102a8cdb0137a9b173f957c6343"
 TIME_FRAME = "0x8177451511de0577b911c254e9551d981c26dc72"
 USAGE_LIMIT = "0x1f34ef8311345a3a4a4566af321b313052f51493"
 VALUE_LIMIT = "0x730da93267e7e513e932301b47f2ac7d062abc83"
+# the deployments that SDK 2.2.2 names; its time-frame has a packing of its own
+SUDO_V2 = "0x0000000000feec8d74e3143fbabbca515358d869"
+TIME_FRAME_V2 = "0x0000000000d30f611fa3bf652ac6879428586930"
 NAMES = {
     SUDO: "sudo",
+    SUDO_V2: "sudo",
     SPENDING_LIMITS: "spending-limits",
+    "0x000000000033212e272655d8a22402db819477a6": "spending-limits",
     TIME_FRAME: "time-frame",
+    TIME_FRAME_V2: "time-frame",
     USAGE_LIMIT: "usage-limit",
+    "0x00000000001d4479fa2a947026204d0283cede4b": "usage-limit",
     VALUE_LIMIT: "value-limit",
+    "0x000000000021dc45451291bcdfc9f0b46d6f0278": "value-limit",
 }
 
 FALLBACK = ("0x" + "00" * 19 + "01", bytes.fromhex("00000001"))
@@ -69,20 +77,21 @@ def _enable(address: str, init_data: bytes) -> _Policy:
     policy = _Policy(address)
     name = NAMES.get(address, address)
     try:
-        if address == SPENDING_LIMITS:
+        if name == "spending-limits":
             tokens, amounts = decode(["address[]", "uint256[]"], init_data)
             if len(tokens) != len(amounts) or not all(int(token, 16) for token in tokens) or not all(amounts):
                 raise OperationDeniedError(f"{name}: zero token, zero limit or unequal lists")
             policy.limits = dict(zip((token.lower() for token in tokens), amounts, strict=True))
-        elif address == TIME_FRAME:
-            if len(init_data) < 32:
+        elif name == "time-frame":
+            size = 6 if address == TIME_FRAME_V2 else 16
+            if len(init_data) < 2 * size:
                 raise OperationDeniedError(f"{name}: init data is too short")
-            until, after = int.from_bytes(init_data[:16]), int.from_bytes(init_data[16:32])
+            until, after = int.from_bytes(init_data[:size]), int.from_bytes(init_data[size : 2 * size])
             if until != 0 and after > until:
                 raise OperationDeniedError(f"{name}: validAfter is later than validUntil")
             policy.window = (until, after)
-        elif address in (USAGE_LIMIT, VALUE_LIMIT):
-            size = 16 if address == USAGE_LIMIT else 32
+        elif name in ("usage-limit", "value-limit"):
+            size = 16 if name == "usage-limit" else 32
             limit = int.from_bytes(init_data[:size])
             if len(init_data) < size or limit == 0:
                 raise OperationDeniedError(f"{name}: zero limit")
@@ -139,23 +148,25 @@ def _check_spending(policy: _Policy, call: Call, account: str) -> None:
 
 
 def _check(policy: _Policy, call: Call, account: str) -> None:
-    match policy.address:
-        case a if a == SUDO:
+    match NAMES.get(policy.address):
+        case "sudo":
             return
-        case a if a == TIME_FRAME:
+        case "time-frame":
             # never fails by itself, and nobody looks at the window that it returns
             if policy.window == (0, 0):
                 raise OperationDeniedError("PolicyCheckReverted: time-frame is not configured")
-        case a if a in (USAGE_LIMIT, VALUE_LIMIT):
-            growth = 1 if a == USAGE_LIMIT else call.value
+        case ("usage-limit" | "value-limit") as name:
+            growth = 1 if name == "usage-limit" else call.value
             used, limit = policy.used.get("", 0), policy.limits[""]
             if used + growth > limit:
-                raise OperationDeniedError(f"PolicyViolation: {NAMES[a]} {used} + {growth} > {limit}")
+                raise OperationDeniedError(f"PolicyViolation: {name} {used} + {growth} > {limit}")
             policy.used[""] = used + growth
-        case a if a == SPENDING_LIMITS:
+        case "spending-limits":
             _check_spending(policy, call, account)
-        case other:
-            raise OperationDeniedError(f"PolicyCheckReverted: no contract at policy {other} on the devnet")
+        case _:
+            raise OperationDeniedError(
+                f"PolicyCheckReverted: no contract at policy {policy.address} on the devnet"
+            )
 
 
 class SessionTable:
@@ -187,7 +198,7 @@ class SessionTable:
         # the emissary does not store them (policies.md 5); the devnet's service holds claims against them
         self.claim_policies = [(address.lower(), bytes(data)) for address, data in claims]
         if any(domain == b"\0" * 32 and "" in names for domain, names in contents):
-            self.erc1271_open = [address.lower() for address, _ in erc1271] == [SUDO]
+            self.erc1271_open = [address.lower() for address, _ in erc1271] in ([SUDO], [SUDO_V2])
 
     def check(self, account: str, calls: Sequence[Call]) -> None:
         """Check one operation and count it. On denial the counters are undefined: work on a ``copy()``.

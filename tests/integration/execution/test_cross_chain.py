@@ -199,6 +199,26 @@ class TestBlanc:
         found = [text for entry in pipeline.devnet.requests() for text in problems(description, entry)]
         assert not found
 
+    def test_a_session_of_sdk_2_trades_by_its_cross_chain_permit(
+        self, make_pipeline: Callable[..., CrossChain]
+    ) -> None:
+        pipeline = make_pipeline(orchestrator_version="2026-04.blanc")
+        permit = {
+            "from": {"chain": BASE, "token": USDC_OF[BASE]},
+            "to": {"chain": ARBITRUM, "token": USDC_OF[ARBITRUM]},
+            "settlementLayers": ["ACROSS"],
+            "validUntil": (int(time.time()) + 3_600) * 1000,
+        }
+        source = pipeline.approve_v2(BASE, crossChainPermits=[permit])
+        trade = pipeline.trade(sources=[source.session_id])
+        record = pipeline.run(pipeline.submit_trade("a", trade))[0]
+        assert record.state is State.COMPLETED, record.reason
+        assert pipeline.held() == (FUNDS - 5_000_000, 5_000_000)
+        elsewhere = pipeline.trade(sources=[source.session_id], recipient=STRANGER)
+        record = pipeline.run(pipeline.submit_trade("b", elsewhere))[0]
+        assert record.state is State.REJECTED
+        assert "recipientIsSponsor" in record.reason
+
     def test_what_blanc_cannot_say_is_refused(self, make_pipeline: Callable[..., CrossChain]) -> None:
         pipeline = make_pipeline(orchestrator_version="2026-04.blanc")
         record = pipeline.run(pipeline.submit_trade("a", pipeline.trade(feeAsset="USDC")))[0]
