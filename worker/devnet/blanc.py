@@ -16,7 +16,7 @@ from eth_utils.address import to_checksum_address
 
 from worker.devnet import claims
 from worker.devnet.api_error import ApiError, IlliquidError, as_list, as_object, invalid
-from worker.devnet.chain import INTENT_EXECUTOR
+from worker.devnet.chain import INTENT_EXECUTOR, ZERO_ADDRESS
 from worker.devnet.quotes import Alteration, StoredQuote, set_pointer
 from worker.devnet.verify import SINGLE_CHAIN_OPS_TYPES
 from worker.sessions.chains import known_chains
@@ -30,6 +30,7 @@ MODES = (
     "EMISSARY_EXECUTION_ERC1271",
     "ERC1271_EMISSARY_EXECUTION",
 )
+NO_REFUND = {"token": ZERO_ADDRESS, "exchangeRate": "0", "overhead": "0"}
 _CAIP2 = re.compile(r"eip155:([1-9][0-9]{0,31})")
 _ID = re.compile(r"[0-9]{1,78}")
 _SPONSOR = ("gas", "bridgeFees", "swapFees", "protocolFees")
@@ -275,7 +276,10 @@ def _sign_data(op: Mapping[str, Any]) -> dict[str, Any]:
     context = elements[0]["mandate"]["qualifier"]["settlementContext"]
     if context["fundingMethod"] == "PERMIT2":
         origins = [_permit2(op, element) for element in elements]
-        return {"origin": origins, "destination": copy.deepcopy(origins[-1])}
+        data: dict[str, Any] = {"origin": origins, "destination": copy.deepcopy(origins[-1])}
+        if context["settlementLayer"] == "SAME_CHAIN":
+            data["targetExecution"] = _typed_data(op, elements[-1], op["targetExecutionNonce"])
+        return data
     return {
         "origin": [_typed_data(op, element, op["nonce"]) for element in elements],
         "destination": _typed_data(op, elements[-1], op["nonce"]),
@@ -332,7 +336,7 @@ def _typed_data(op: Mapping[str, Any], element: Mapping[str, Any], nonce: object
                 "vt": mandate["destinationOps"]["vt"],
                 "ops": copy.deepcopy(mandate["destinationOps"]["ops"]),
             },
-            "gasRefund": dict(context["gasRefund"]),
+            "gasRefund": dict(context.get("gasRefund") or NO_REFUND),
         },
     }
 

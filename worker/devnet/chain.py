@@ -22,8 +22,12 @@ EMISSARY = "0xad568b3f825a8d5ffc06dd3253526b64d810ae89"
 INTENT_EXECUTOR = "0x00000000005ad9ce1f5035fd62ca96cef16adaaf"
 OWNABLE_VALIDATOR = "0x000000000013fdb5234e4e3162a810f54d9f7e98"
 PERMIT2 = "0x000000000022d473030f116ddee9f6b43ac78ba3"
-# of the layer ACROSS, one of those that the SDK knows
-ARBITER = "0x28a4d41776968c1201a807ec51ffb405362b8882"
+# of two layers, some of those that the SDK knows
+ARBITERS = {
+    "ACROSS": "0x28a4d41776968c1201a807ec51ffb405362b8882",
+    "SAME_CHAIN": "0x000000000006e2569caf8ff021810790e0a0d740",
+}
+ARBITER = ARBITERS["ACROSS"]
 ZERO_ADDRESS = "0x" + "00" * 20
 # Sends every transaction of the devnet. anvil impersonates it: it has no key.
 RELAYER = "0x" + keccak(text="session-executor devnet relayer")[12:].hex()
@@ -191,13 +195,14 @@ class Chain:
         self.usdc = usdc_of(self.chain_id)
 
     def install(self) -> None:
-        """Put token, emissary, executor, Permit2 and arbiter at their production addresses and fund the relayer."""
+        """Put token, emissary, executor, Permit2 and arbiters at their production addresses and fund the relayer."""
         for contract, address in (("DevUsdc", self.usdc), ("DevPermit2", PERMIT2)):
             if self.rpc.call("eth_getCode", address, "latest") == "0x":
                 self._put(contract, address)
         self._put("DevEmissary", EMISSARY)
         self._put("DevExecutor", INTENT_EXECUTOR)
-        self._put("DevArbiter", ARBITER)
+        for arbiter in ARBITERS.values():
+            self._put("DevArbiter", arbiter)
         slot = "0x" + "00" * 12 + RELAYER[2:]
         self.rpc.call("anvil_setStorageAt", INTENT_EXECUTOR, "0x" + "00" * 32, slot)
         self.rpc.call("anvil_setBalance", RELAYER, hex(RELAYER_BALANCE_WEI))

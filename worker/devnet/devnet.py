@@ -22,7 +22,7 @@ from eth_abi.abi import encode
 
 from worker.devnet.anvil import CHAIN_ID
 from worker.devnet.chain import (
-    ARBITER,
+    ARBITERS,
     CLAIMED,
     INTENT_EXECUTED,
     INTENT_EXECUTOR,
@@ -218,10 +218,15 @@ class Devnet:
         ]
 
     def claims(self, account: str = "", *, chain_id: int = CHAIN_ID) -> list[str]:
-        """Intent ids for which tokens were claimed on a chain, oldest first, read from the arbiter's events."""
-        return [str(int(entry["topics"][2], 16)) for entry in self._logs(ARBITER, CLAIMED, account, chain_id)]
+        """Intent ids for which tokens were claimed on a chain, oldest first, read from the arbiters' events."""
+        return [
+            str(int(entry["topics"][2], 16))
+            for entry in self._logs(list(ARBITERS.values()), CLAIMED, account, chain_id)
+        ]
 
-    def _logs(self, contract: str, event: bytes, account: str, chain_id: int) -> list[dict[str, Any]]:
+    def _logs(
+        self, contract: str | list[str], event: bytes, account: str, chain_id: int
+    ) -> list[dict[str, Any]]:
         topics: list[Any] = ["0x" + event.hex()]
         if account:
             topics.append("0x" + "00" * 12 + account[2:].lower())

@@ -387,7 +387,7 @@ class DevOrchestrator:
             raise ApiError(400, f"Unsupported chain {request.get('chainId')}")
         if "settlementLayers" in request:
             layers = as_list(request["settlementLayers"], "settlementLayers")
-            if cross_chain.LAYER not in layers:
+            if cross_chain.BRIDGE not in layers:
                 raise ApiError(400, "No Path Found")
         intents: list[dict[str, str]] = []
         unfillable: dict[str, str] = {}
@@ -529,9 +529,9 @@ class DevOrchestrator:
         if account not in self._accounts:
             raise simulation_failed("ACCOUNT_UNAUTHORIZED", f"no account at {account}")
         contexts = [element["mandate"]["qualifier"]["settlementContext"] for element in elements]
-        claiming = all(
-            (context["settlementLayer"], context["fundingMethod"]) == (cross_chain.LAYER, "PERMIT2")
-            for context in contexts
+        layers = {context["settlementLayer"] for context in contexts}
+        claiming = all(context["fundingMethod"] == "PERMIT2" for context in contexts) and layers <= set(
+            cross_chain.ARBITERS
         )
         if not claiming and len(elements) != 1:
             raise simulation_failed("UNCLASSIFIED_REVERT", "the devnet executes exactly one element")
@@ -542,7 +542,8 @@ class DevOrchestrator:
             contexts[0]["settlementLayer"] != "INTENT_EXECUTOR" or elements[0]["idsAndAmounts"]
         ):
             raise simulation_failed(
-                "ADAPTER_NOT_FOUND", f"the devnet has INTENT_EXECUTOR, and {cross_chain.LAYER} with PERMIT2"
+                "ADAPTER_NOT_FOUND",
+                f"the devnet has INTENT_EXECUTOR, and {', '.join(cross_chain.ARBITERS)} with PERMIT2",
             )
         try:
             if claiming:
@@ -589,6 +590,7 @@ class DevOrchestrator:
     ) -> _Intent:
         """PERMIT2: one message for each source chain, and the last of them again by the target chain's session."""
         elements, deadline = quote.intent_op["elements"], int(quote.intent_op["expires"])
+        layer = elements[-1]["mandate"]["qualifier"]["settlementContext"]["settlementLayer"]
         messages = [claims.read_claim(element, int(quote.nonce), deadline) for element in elements]
         if len({message.chain_id for message in messages}) != len(messages):
             raise simulation_failed("PERMIT2_NONCE_CONSUMED", "two elements are of one chain")
@@ -597,8 +599,10 @@ class DevOrchestrator:
             sessions = self._sessions.get(message.chain_id)
             if sessions is None or message.target_chain not in self._sessions:
                 raise simulation_failed("ADAPTER_NOT_FOUND", "an element names a chain that is not served")
-            if message.spender != cross_chain.ARBITER:
+            if message.spender != cross_chain.ARBITERS[layer]:
                 raise simulation_failed("ADAPTER_NOT_FOUND", f"{message.spender} is no arbiter of the devnet")
+            if layer == cross_chain.SWAP and message.chain_id != message.target_chain:
+                raise simulation_failed("ADAPTER_NOT_FOUND", f"{layer} stays on its chain")
             at, digest = f"originSignatures[{index}]", message.digest()
             authorization, notarized = _Authorization(None), origin
             if isinstance(origin, dict):
@@ -615,6 +619,17 @@ class DevOrchestrator:
             )
             found.append(_SourceClaim(message, signature, authorization))
         last = messages[-1]
+        authorization = self._verify_destination(last, signed, owner, quote.signature_mode)
+        if layer == cross_chain.SWAP and authorization.table_key is not None:
+            name = "targetExecutionSignature"
+            form = _unpacked(name, signed.get(name))
+            if not verify.same_enable(
+                [form, _unpacked("destinationSignature", signed.get("destinationSignature"))]
+            ):
+                raise InvalidSignatureError(f"{name}: is by another permission than the destination's")
+            nonce = int(quote.intent_op["targetExecutionNonce"])
+            digest = verify.single_chain_ops_digest(owner.address, elements[-1], nonce, last.target_chain)
+            self._verify_form(self._sessions[last.target_chain], owner, name, form, digest)
         return _Intent(
             nonce=quote.nonce,
             account=owner.address,
@@ -622,7 +637,7 @@ class DevOrchestrator:
             expires_s=min(quote.expires_s, deadline, *(message.fill_expiry for message in messages)),
             pre_claim=[],
             calls=[Call(*call) for call in last.dest_ops[1]],
-            authorization=self._verify_destination(last, signed, owner, quote.signature_mode),
+            authorization=authorization,
             recipient=last.recipient,
             deliveries=[pair for message in messages for pair in message.token_out],
             claims=found,

@@ -77,7 +77,8 @@ class RouteRequest:
         signature_mode: 1 or 5.
         custom_deadline_s: unix seconds or None.
         layers: the settlement layers that may be used; None for any.
-        bridge_sponsored: whether the project pays the bridge's fee.
+        fee_sponsored: whether the project pays the fee of bridge or swap.
+        assets: symbols or addresses that inputs may be chosen from; empty for any.
     """
 
     account: str
@@ -91,12 +92,19 @@ class RouteRequest:
     signature_mode: int
     custom_deadline_s: int | None
     layers: tuple[str, ...] | None
-    bridge_sponsored: bool
+    fee_sponsored: bool
+    assets: tuple[str, ...]
 
     @property
     def crosses(self) -> bool:
         """Whether tokens come from another chain than the destination."""
         return bool(self.tokens) and any(source != self.chain_id for source in self.sources)
+
+    def swaps(self, usdc: str) -> bool:
+        """Whether another token than the destination's USDC is wanted for USDC that may be taken there."""
+        wanted = [token for token, _ in self.tokens if token != usdc]
+        named = "USDC" in self.assets or usdc in (asset.lower() for asset in self.assets)
+        return not self.crosses and bool(wanted) and (named or bool(self.inputs))
 
 
 @dataclass(slots=True)
@@ -176,7 +184,11 @@ def read_request(body: object, chains: Mapping[int, Chain], *, blanc: bool = Fal
         signature_mode=mode,
         custom_deadline_s=deadline,
         layers=layers,
-        bridge_sponsored=True in (sponsor.get("bridgeFeesSponsored"), sponsor.get("bridgeFees")),
+        fee_sponsored=any(
+            sponsor.get(name) is True
+            for name in ("bridgeFeesSponsored", "bridgeFees", "swapFeesSponsored", "swapFees")
+        ),
+        assets=_assets(request),
     )
 
 
@@ -213,6 +225,13 @@ def _source_chains(request: Mapping[str, Any]) -> list[int]:
         return []
     path = "accountAccessList.chainIds"
     return [as_number(item, path) for item in as_list(access["chainIds"], path)]
+
+
+def _assets(request: Mapping[str, Any]) -> tuple[str, ...]:
+    access = request.get("accountAccessList")
+    if not isinstance(access, dict) or access.get("tokens") is None:
+        return ()
+    return tuple(str(item) for item in as_list(access["tokens"], "accountAccessList.tokens"))
 
 
 def _inputs(request: Mapping[str, Any]) -> tuple[tuple[int, str, int], ...]:
@@ -302,7 +321,8 @@ class QuoteBook:
 
         On one chain: INTENT_EXECUTOR, NO_FUNDING, no gas refund (and none is ever collected); tokens for another
         recipient become transfers behind the caller's calls, as a solver would add them. From other chains: ACROSS,
-        PERMIT2, one element for each chain that tokens are taken from.
+        PERMIT2, one element for each chain that tokens are taken from. For another token than may be taken, on one
+        chain: SAME_CHAIN, PERMIT2.
 
         Args:
             request: what was asked.
@@ -314,8 +334,8 @@ class QuoteBook:
         """
         now = int(time.time())
         expires = now + self.life_s
-        if request.crosses:
-            answer = self._crossing(request, account_json, expires)
+        if request.crosses or request.swaps(self._chains[request.chain_id].usdc):
+            answer = self._taking(request, account_json, expires)
         else:
             if request.custom_deadline_s is not None and not request.tokens:
                 expires = request.custom_deadline_s
@@ -422,27 +442,26 @@ class QuoteBook:
         spent = {(request.chain_id, token): amount for token, amount in received}
         return self._answer(request, account_json, [element], spent=spent, received=received, expires=expires)
 
-    def _crossing(
-        self, request: RouteRequest, account_json: Mapping[str, Any], expires: int
-    ) -> dict[str, Any]:
-        if request.layers is not None and cross_chain.LAYER not in request.layers:
+    def _taking(self, request: RouteRequest, account_json: Mapping[str, Any], expires: int) -> dict[str, Any]:
+        layer = cross_chain.layer_of(request)
+        if request.layers is not None and layer not in request.layers:
             raise ApiError(400, "No Path Found")
-        route = cross_chain.plan(request, self._chains)
+        route, token = cross_chain.plan(request, self._chains), request.tokens[0][0]
         elements = [
             {
-                "arbiter": to_checksum_address(cross_chain.ARBITER),
+                "arbiter": to_checksum_address(cross_chain.ARBITERS[layer]),
                 "chainId": str(chain_id),
                 "idsAndAmounts": _ids([(self._chains[chain_id].usdc, taken)]),
                 "spendTokens": _ids([(self._chains[chain_id].usdc, taken)]),
                 "beforeFill": False,
                 "mandate": _mandate(
                     request,
-                    out=[(self._chains[request.chain_id].usdc, given)],
+                    out=[(token, given)],
                     after=request.calls,
                     before=request.pre_claim.get(chain_id, ()),
                     expires=expires,
                     context={
-                        "settlementLayer": cross_chain.LAYER,
+                        "settlementLayer": layer,
                         "fundingMethod": "PERMIT2",
                         "using7579": True,
                     },
@@ -452,7 +471,7 @@ class QuoteBook:
             for chain_id, taken, given in route
         ]
         spent = {(chain_id, self._chains[chain_id].usdc): taken for chain_id, taken, _ in route}
-        received = [(self._chains[request.chain_id].usdc, sum(given for _, _, given in route))]
+        received = [(token, sum(given for _, _, given in route))]
         return self._answer(request, account_json, elements, spent=spent, received=received, expires=expires)
 
     def _answer(
@@ -491,7 +510,8 @@ class QuoteBook:
                 "locked": "0",
                 "unlocked": str(amount),
             }
-        fee = sum(spent.values()) - sum(amount for _, amount in received)
+        # in the token that is delivered; a swap's is in its price
+        fee = max(0, sum(spent.values()) - sum(amount for _, amount in received))
         return {
             "intentOp": intent_op,
             "intentCost": {

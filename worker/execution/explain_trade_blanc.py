@@ -27,9 +27,10 @@ from worker.execution.typed_data import (
 )
 from worker.intents.trade import MAX_SOURCES
 from worker.orchestrator.port import Quote
+from worker.policies.base import Execution
 from worker.sessions.v2 import known_arbiters
 from worker.signing.contracts import PERMIT2
-from worker.signing.intent_op import IntentPayloads, TypedPayload
+from worker.signing.intent_op import TARGET_LAYERS, IntentPayloads, TypedPayload
 from worker.signing.messages import (
     MANDATE,
     OP,
@@ -101,9 +102,13 @@ def explain_blanc_trade(
         refuse("signData.destination.message", "is not the last origin's, which it repeats")
     if len({cast("Permit2Message", payload.message).nonce for payload in payloads}) != 1:
         refuse("signData.origin", "has messages with different nonces")
+    executed = None
     if sign_data.get("targetExecution") is not None:
-        refuse("signData.targetExecution", f"is there, and {layer} executes nothing by itself")
-    message = IntentPayloads(tuple(payloads), payloads[-1], None)
+        if layer not in TARGET_LAYERS:
+            refuse("signData.targetExecution", f"is there, and {layer} executes nothing by itself")
+        if ask.target.session.verify_executions:
+            executed = _target(sign_data["targetExecution"], ask, ask.calls, len(listed) - 1)
+    message = IntentPayloads(tuple(payloads), payloads[-1], executed)
     return ExplainedTrade(executions, max(quote.expires_s, latest_s), message)
 
 
@@ -118,26 +123,31 @@ def _executor(quote: Quote, ask: Ask, sign_data: Mapping[str, Any], origins: Seq
         refuse("cost.input", f"takes tokens elsewhere, and {EXECUTOR_LAYER} takes none")
     target = ask.target
     wanted = (*ask.calls, *(transfers(ask) if ask.recipient != ask.account else ()))
-    vt = bytes([VT_ERC7579, ask.signature_mode]).ljust(32, b"\0")
-
-    def matched(value: object, path: str) -> SingleChainOps:
-        return match_single_chain_ops(value, path, target.session, wanted, vt=vt)
-
-    origin = matched(origins[0], "signData.origin[0]")
-    destination = matched(sign_data["destination"], "signData.destination")
+    origin = _matched(origins[0], "signData.origin[0]", ask, wanted)
+    destination = _matched(sign_data["destination"], "signData.destination", ask, wanted)
     if destination.nonce != origin.nonce:
         refuse("signData.destination.message.nonce", "differs from that of the origin it repeats")
     chain = target.chain_id
     payload = TypedPayload("single-chain-ops", chain, origin.digest(chain), origin, 0)
     executed = None
     if target.session.verify_executions and sign_data.get("targetExecution") is not None:
-        again = matched(sign_data["targetExecution"], "signData.targetExecution")
-        executed = TypedPayload("single-chain-ops", chain, again.digest(chain), again, 0)
+        executed = _target(sign_data["targetExecution"], ask, wanted, 0)
     return ExplainedTrade(
         {chain: (*ask.pre_claim(target), *wanted)},
         quote.expires_s,
         IntentPayloads((payload,), payload, executed),
     )
+
+
+def _target(value: object, ask: Ask, calls: Sequence[Execution], index: int) -> TypedPayload:
+    chain = ask.target.chain_id
+    executed = _matched(value, "signData.targetExecution", ask, calls)
+    return TypedPayload("single-chain-ops", chain, executed.digest(chain), executed, index)
+
+
+def _matched(value: object, path: str, ask: Ask, calls: Sequence[Execution]) -> SingleChainOps:
+    vt = bytes([VT_ERC7579, ask.signature_mode]).ljust(32, b"\0")
+    return match_single_chain_ops(value, path, ask.target.session, calls, vt=vt)
 
 
 def _paths(at: str) -> ClaimPaths:

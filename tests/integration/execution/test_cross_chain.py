@@ -21,7 +21,7 @@ from tests.support.cross_chain import (
 from tests.support.openapi import load_openapi, problems
 from tests.support.pipeline import transfer
 from tests.support.sessions import ACCOUNT
-from worker.devnet.chain import ARBITER, RELAYER, revert_reason
+from worker.devnet.chain import ARBITER, ARBITERS, RELAYER, revert_reason
 from worker.devnet.devnet import Devnet
 from worker.devnet.errors import RpcError
 from worker.execution.runtime import now_ms
@@ -31,6 +31,8 @@ from worker.intents.states import State
 pytestmark = pytest.mark.services
 
 STRANGER = "0x" + "51" * 20
+NATIVE = "0x" + "00" * 20
+SOME_USDC = {"chain": BASE, "token": USDC_OF[BASE], "amount": "2500000"}
 
 
 @pytest.fixture
@@ -257,6 +259,41 @@ class TestChain:
         ):
             assert wrong != data
             assert claim(wrong, before) == "InvalidContractSignature"
+
+
+@pytest.mark.parametrize("version", ["2026-01.alps", "2026-04.blanc"])
+class TestSwaps:
+    """USDC for the chain's own currency: Permit2 on one chain, signed once more for the Intent Executor."""
+
+    def test_a_swap_on_one_chain_enables_and_uses(
+        self, make_pipeline: Callable[..., CrossChain], version: str
+    ) -> None:
+        pipeline = make_pipeline(
+            claim=claim_policy(arbiters=tuple(ARBITERS.values())), orchestrator_version=version
+        )
+        ether = pipeline.devnet.eth_balance(ACCOUNT)
+        swap = pipeline.trade(
+            tokens=[{"token": NATIVE, "amount": str(10**15)}], sources=[], sourceAssets=["USDC"]
+        )
+        for key, calls in (("a", []), ("b", [transfer(1)])):
+            intent = pipeline.submit_trade(key, swap, session_id=pipeline.source.session_id, calls=calls)
+            record = pipeline.run(intent)[0]
+            assert record.state is State.COMPLETED, record.reason
+            assert "targetExecution" in record.body
+        # 0.001 ETH for 2.5 USDC, twice, and one base unit for the recipient
+        assert pipeline.devnet.eth_balance(ACCOUNT) - ether == 2 * 10**15
+        assert pipeline.held() == (FUNDS - 5_000_001, 0)
+        assert [done.enabled for done in pipeline.devnet.executions(ACCOUNT)] == [True, False]
+        assert len(pipeline.devnet.claims(ACCOUNT)) == 2
+
+    def test_ether_on_another_chain(self, make_pipeline: Callable[..., CrossChain], version: str) -> None:
+        pipeline = make_pipeline(orchestrator_version=version)
+        trade = pipeline.trade(tokens=[{"token": NATIVE}], spend=[SOME_USDC], exactInputs=True)
+        record = pipeline.run(pipeline.submit_trade("a", trade))[0]
+        assert record.state is State.COMPLETED, record.reason
+        ether = pipeline.devnet.rpc_of(ARBITRUM).quantity("eth_getBalance", ACCOUNT, "latest")
+        assert ether == 10**15
+        assert pipeline.held() == (FUNDS - 2_500_000, 0)
 
 
 class TestRefusals:

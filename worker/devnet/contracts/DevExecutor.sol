@@ -20,7 +20,8 @@ interface IERC20 {
 ///         so only its relayer may call. The relayer's address is storage slot 0, written when the code is put.
 contract DevExecutor {
     address public constant EMISSARY = 0xad568B3F825A8d5FFc06DD3253526B64D810Ae89;
-    address public constant ARBITER = 0x28a4D41776968c1201A807ec51fFB405362B8882;
+    address public constant BRIDGE_ARBITER = 0x28a4D41776968c1201A807ec51fFB405362B8882;
+    address public constant SWAP_ARBITER = 0x000000000006e2569CaF8Ff021810790e0A0D740;
 
     address public relayer;
     mapping(address => mapping(uint256 => bool)) public isNonceUsed;
@@ -68,7 +69,7 @@ contract DevExecutor {
 
     /// @notice Calls of the account on a source chain, before the arbiter claims. Permit2's nonce makes it happen once.
     function preClaim(address payable account, bytes calldata setConfigCall, Call[] calldata calls) external {
-        if (msg.sender != ARBITER) revert OnlyArbiter();
+        if (msg.sender != BRIDGE_ARBITER && msg.sender != SWAP_ARBITER) revert OnlyArbiter();
         _enable(setConfigCall);
         DevAccount(account).executeFromExecutor(calls);
     }
