@@ -139,7 +139,7 @@ class TestLost:
         self, make_pipeline: Callable[..., CrossChain]
     ) -> None:
         pipeline = make_pipeline(not_found_grace_s=1, max_clock_skew_s=1_000)
-        post = {"method": "POST", "path": "/intent-operations"}
+        post: dict[str, Any] = {"method": "POST", "path": "/intent-operations"}
         pipeline.devnet.add_fault("hide", delay_ms=3_600_000, **post)
         pipeline.devnet.add_fault("drop_after_accept", **post)
         intent_id = pipeline.submit_trade("a", calls=[transfer(1, token=USDC_OF[ARBITRUM])])
