@@ -36,7 +36,8 @@ def survey(services: Runtime) -> dict[str, Any]:
     open_states = [state for state in State if state not in FINAL]
     waiting = services.ledger.list_intents(states=open_states, limit=_MOST_OPEN)
     dead = services.ledger.list_intents(states=[State.DEAD], limit=_MOST_OPEN)
-    attention = Counter(record.attention for record in (*waiting, *dead) if record.attention)
+    late = services.ledger.failed_late()
+    attention = Counter(record.attention for record in (*waiting, *dead, *late) if record.attention)
     return {
         "at_ms": services.now_ms(),
         "chain_id": settings.chain_id,

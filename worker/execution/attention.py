@@ -21,6 +21,10 @@ _DOCTOR = "`session-executor doctor`, mend what it names; the intent goes on by 
 ATTENTION: dict[str, Advice] = {
     "BUG": Advice("an error that nobody foresaw; it is tried again", "report it with the worker's log line"),
     "CLOCK": Advice("our clock and the latest block's differ too much to judge a time frame", _DOCTOR),
+    "FAILED_LATE": Advice(
+        "it counted as done (SESSION_EXECUTOR_SUCCESS_STATUS), and then the orchestrator reported a failure; what it spent stays spent",
+        "look at the account on the chain, then `session-executor intents settle ID --as COMPLETED --why …`",
+    ),
     "FORGED": Advice(
         "its record, its session or the kill switches in Redis were not written by this program, or are an old copy",
         "see *Somebody else wrote to Redis* below; `session-executor ledger seal` only if all of it is yours",

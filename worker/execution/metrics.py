@@ -84,6 +84,11 @@ def moved(record: IntentRecord, to_state: State, why: str, *, now_ms: int) -> No
         ENDS.labels(str(to_state), str(record.state), reason if reason in _REASONS else "other").inc()
 
 
+def ended_late(word: str) -> None:
+    """Count an intent that the orchestrator reports as FAILED or EXPIRED after it was COMPLETED."""
+    ENDS.labels(word, str(State.COMPLETED), "orchestrator").inc()
+
+
 def claimed(record: IntentRecord, *, now_ms: int) -> None:
     """Time the first claim of an intent."""
     if record.state is State.QUEUED and record.attempts == 1:

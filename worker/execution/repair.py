@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.execution.attempt import audit, send
 from worker.execution.errors import IntentInputError
+from worker.execution.late import FAILED_LATE
 from worker.execution.runtime import Runtime
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
@@ -27,7 +28,8 @@ def replay(runtime: Runtime, intent_id: str, *, who: str, why: str) -> IntentRec
 def settle(runtime: Runtime, intent_id: str, state: State, *, who: str, why: str) -> IntentRecord:
     """End a signed intent whose fate a person has looked up on the chain.
 
-    COMPLETED turns its reservation into spend, the others give it back.
+    COMPLETED turns its reservation into spend, the others give it back. One that failed after it was COMPLETED can only
+    stay so: what it spent is not given back.
 
     Raises:
         IntentInputError: it is not signed, nobody was asked to look at it, or it may still be executed.
@@ -36,6 +38,8 @@ def settle(runtime: Runtime, intent_id: str, state: State, *, who: str, why: str
     record = runtime.ledger.get(intent_id)
     if state not in SETTLED_BY_HAND:
         raise IntentInputError(f"cannot be {state}", field="--as", fix=f"use {', '.join(SETTLED_BY_HAND)}")
+    if record.state is State.COMPLETED and record.attention == FAILED_LATE:
+        return _acknowledge(runtime, record, state, who=who, why=why)
     if record.state not in {State.SIGNED, State.SUBMITTED}:
         raise IntentInputError(
             f"is {record.state}",
@@ -54,6 +58,24 @@ def settle(runtime: Runtime, intent_id: str, state: State, *, who: str, why: str
             fix="wait until it cannot be executed any more",
         )
     return _move(runtime, record, state, who=who, why=why)
+
+
+def _acknowledge(runtime: Runtime, record: IntentRecord, state: State, *, who: str, why: str) -> IntentRecord:
+    if state is not State.COMPLETED:
+        raise IntentInputError(
+            "is COMPLETED, and what it spent is not given back",
+            field=record.intent_id,
+            fix="use --as COMPLETED once you have looked at the chain",
+        )
+    runtime.ledger.end_late(record.intent_id)
+    runtime.ledger.annotate(
+        record.intent_id,
+        now_ms=runtime.now_ms(),
+        fence=record.fence,
+        attention="",
+        reason=f"{record.reason}; seen by {who}: {why}",
+    )
+    return runtime.ledger.get(record.intent_id)
 
 
 def _move(runtime: Runtime, record: IntentRecord, state: State, *, who: str, why: str) -> IntentRecord:

@@ -76,6 +76,8 @@ class Runtime:
         self.hanging: set[str] = set()
         #: When this process last looked whether the ledger is whole, unix ms.
         self.looked_ms = 0
+        #: When it last looked for what becomes of intents that were completed early, unix ms.
+        self.looked_late_ms = 0
 
     @property
     def now_s(self) -> int:

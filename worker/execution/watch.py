@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from worker.errors import ExecutorError
-from worker.execution import executor_nonce
+from worker.execution import executor_nonce, late
 from worker.execution.attempt import (
     MAYBE,
     STAGES,
@@ -78,6 +78,7 @@ def tick(runtime: Runtime) -> int:
     """
     give_back(runtime)
     _look_at_the_ledger(runtime)
+    late.look(runtime)
     # whoever dies with a record in hand gives it back after this long
     push_back_ms = runtime.settings.http_timeout_ms + runtime.settings.stuck_after_ms
     records = runtime.ledger.take_due(
@@ -176,6 +177,10 @@ def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
         facts["tx_hash"] = status.fill_tx_hash
     known = word not in _UNKNOWN_IN[version_of(record)]
     if known and word in _DONE[runtime.settings.success_status]:
+        if word != "COMPLETED":
+            # first, so that no crash in between leaves it unwatched
+            late.follow(runtime, record)
+            facts["completed_by"] = word
         _move(runtime, record, State.COMPLETED, f"the orchestrator reports {word}", facts)
         return
     if word in {"FAILED", "EXPIRED"}:

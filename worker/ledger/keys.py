@@ -9,6 +9,8 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:{S}:intent:<id>``        hash    the record
 ``sx:{S}:history:<id>``       list    its history, JSON, append only
 ``sx:{S}:open``               zset    ids that are not final, by due time (unix ms)
+``sx:{S}:late``               zset    COMPLETED ids whose orchestrator is not done yet, by due time (unix ms)
+``sx:{S}:failed_late``        zset    COMPLETED ids that failed afterwards, by when that was seen (unix ms)
 ``sx:{S}:all``                zset    every id, by creation time (unix ms)
 ``sx:{S}:counts``             hash    state -> number of records, ``archived`` -> of tombstones; ``seq``: one more with every transition
 ``sx:{S}:archived``           hash    the last 24 digits of an archived intent's id -> its tombstone, see ``tombstone.py``

@@ -204,6 +204,22 @@ class Ledger(Protocol):
         """
         ...
 
+    def watch_late(self, intent_id: str, *, due_ms: int) -> None:
+        """Look at an intent again at ``due_ms`` although it is COMPLETED: the orchestrator has not said its last word."""
+        ...
+
+    def take_late(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
+        """As ``take_due``, of what ``watch_late`` was told."""
+        ...
+
+    def end_late(self, intent_id: str, *, failed_ms: int = 0) -> None:
+        """Look at it no more; with ``failed_ms`` (unix ms) it is among ``failed_late`` for a week."""
+        ...
+
+    def failed_late(self) -> Sequence[IntentRecord]:
+        """What failed after it was COMPLETED, oldest first."""
+        ...
+
     def budgets(self, session_id: str) -> Sequence[Budget]:
         """The session's counters."""
         ...

@@ -43,6 +43,8 @@ _SLOTS_KEPT = 10_080
 #: What an operator needs to see is never longer than this, and an orchestrator's error page may be.
 _MAX_WHY = 2_000
 #: An intent that has been here once is not worked on from the beginning again, but for the one way back that is legal.
+#: A week: what a person has not looked at by then is in the history all the same.
+_FAILED_LATE_KEPT_MS = 7 * 86_400_000
 _CLOSED = (FINAL | {State.SIGNED}) - {State.DEAD}
 
 FORGED = "FORGED"
@@ -439,19 +441,70 @@ class RedisLedger:
         Raises:
             LedgerUnavailableError: some due times may have been pushed back; they come up again after it.
         """
+        ids = self._take("open", now_ms=now_ms, push_back_ms=push_back_ms, limit=limit)
+        return [record for page in _pages(ids, _PAGE) for record in self._read(page, on_broken)]
+
+    def _take(self, index: str, *, now_ms: int, push_back_ms: int, limit: int) -> list[str]:
         sessions = self._sessions()
         random.shuffle(sessions)
         with connection.named_errors(self.where, writes=False):
             pipe = self._redis.pipeline(transaction=False)
             for digits in sessions:
-                pipe.zcount(keys.of_session(digits, "open"), "-inf", now_ms)
+                pipe.zcount(keys.of_session(digits, index), "-inf", now_ms)
             waiting = dict(zip(sessions, cast("list[int]", pipe.execute()), strict=True))
         ids: list[str] = []
         for digits, share in _shares(waiting, limit).items():
-            key = keys.of_session(digits, "open")
+            key = keys.of_session(digits, index)
             taken: list[str] = self._run("take_due", (key,), (now_ms, now_ms + push_back_ms, share))
             ids += taken
-        return [record for page in _pages(ids, _PAGE) for record in self._read(page, on_broken)]
+        return ids
+
+    # --- what was completed before the orchestrator's last word
+
+    def watch_late(self, intent_id: str, *, due_ms: int) -> None:
+        """Look at it again at ``due_ms`` although it is COMPLETED. See ``Ledger.watch_late``.
+
+        Raises:
+            IntentNotFoundError: the id is malformed.
+            LedgerUnavailableError
+        """
+        key = keys.of_session(keys.digits_of_intent(intent_id), "late")
+        with connection.named_errors(self.where, writes=True):
+            self._redis.zadd(key, {intent_id: due_ms})
+
+    def take_late(self, *, now_ms: int, push_back_ms: int, limit: int) -> Sequence[IntentRecord]:
+        """As ``take_due``, of what ``watch_late`` was told. Raises LedgerUnavailableError."""
+        ids = self._take("late", now_ms=now_ms, push_back_ms=push_back_ms, limit=limit)
+        return [record for page in _pages(ids, _PAGE) for record in self._read(page)]
+
+    def end_late(self, intent_id: str, *, failed_ms: int = 0) -> None:
+        """Look at it no more. See ``Ledger.end_late``.
+
+        Raises:
+            IntentNotFoundError: the id is malformed.
+            LedgerUnavailableError
+        """
+        digits = keys.digits_of_intent(intent_id)
+        failed = keys.of_session(digits, "failed_late")
+        with connection.named_errors(self.where, writes=True):
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.zrem(keys.of_session(digits, "late"), intent_id)
+            if failed_ms:
+                pipe.zadd(failed, {intent_id: failed_ms})
+                pipe.zremrangebyscore(failed, "-inf", failed_ms - _FAILED_LATE_KEPT_MS)
+            else:
+                pipe.zrem(failed, intent_id)
+            pipe.execute()
+
+    def failed_late(self) -> Sequence[IntentRecord]:
+        """What failed after it was COMPLETED, oldest first. Raises LedgerUnavailableError."""
+        sessions = self._sessions()
+        with connection.named_errors(self.where, writes=False):
+            pipe = self._redis.pipeline(transaction=False)
+            for digits in sessions:
+                pipe.zrange(keys.of_session(digits, "failed_late"), 0, -1)
+            ids = [intent_id for found in cast("list[list[str]]", pipe.execute()) for intent_id in found]
+        return [record for page in _pages(ids, _PAGE) for record in self._read(page)]
 
     def claim_slot(self, strategy: str, fire_s: int, *, intent_id: str = "") -> bool:
         """True for the first caller of this (strategy, UTC fire time in unix seconds); False ever after.
