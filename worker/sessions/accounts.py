@@ -17,7 +17,8 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple, cast
 
-from eth_abi.abi import encode
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
 from eth_hash.auto import keccak
 
 from worker.policies.base import Execution
@@ -185,6 +186,32 @@ def uninstall_calls(
     return (Execution(account, 0, data),)
 
 
+def deployed_by(factory: str, factory_data: bytes) -> str | None:
+    """The account that a factory's call deploys, whatever its owners and modules; None for a call that is not known.
+
+    Args:
+        factory: the contract that is called, lower-case.
+        factory_data: its calldata.
+    """
+    head, arguments = factory_data[:4], factory_data[4:]
+    try:
+        if factory in _BY_BOOTSTRAP and head == _selector("createAccount(bytes,bytes32)"):
+            kind, implementation = _BY_BOOTSTRAP[factory]
+            init_data, salt = decode(["bytes", "bytes32"], arguments)
+            return _by_bootstrap(kind, factory, implementation, init_data, salt)[2]
+        if factory == _SAFE_FACTORY and head == _selector("createProxyWithNonce(address,bytes,uint256)"):
+            singleton, setup, salt_nonce = decode(["address", "bytes", "uint256"], arguments)
+            salt = keccak(keccak(setup) + salt_nonce.to_bytes(32))
+            return _create2(factory, salt, _proxies()["safe"] + encode(["address"], [singleton]))
+        if factory == _KERNEL_META_FACTORY and head == _selector("deployWithFactory(address,bytes,bytes32)"):
+            deployer, setup, salt = decode(["address", "bytes", "bytes32"], arguments)
+            if deployer.lower() == _KERNEL_FACTORY:
+                return _create2(_KERNEL_FACTORY, keccak(setup + salt), _proxies()["kernel"])
+    except DecodingError:
+        pass
+    return None
+
+
 # --- Nexus and Startale: a bootstrap contract installs the modules
 
 _NEXUS_BOOTSTRAP = "0x00000000006efb61d8c9546ff1b500de3f244ea7"
@@ -203,6 +230,12 @@ _NEXUS_DEPLOYMENTS = {
 _STARTALE_BOOTSTRAP = "0x000000552a5fae3db7a8f3917c435448f49ba6a9"
 _STARTALE_FACTORY = "0x0000003b3e7b530b4f981ae80d9350392defef90"
 _STARTALE_IMPLEMENTATION = "0x000000b8f5f723a680d3d7ee624fe0bc84a6e05a"
+
+_BY_BOOTSTRAP: dict[str, tuple[AccountKind, str]] = {
+    **{factory: ("nexus", implementation) for factory, implementation in _NEXUS_DEPLOYMENTS.values()},
+    _STARTALE_FACTORY: ("startale", _STARTALE_IMPLEMENTATION),
+}
+"""Factory -> kind and implementation."""
 
 _MODULES_ABI = "(address,bytes)[]"
 _BOOTSTRAP_ABI = [_MODULES_ABI, _MODULES_ABI, "(address,bytes)", _MODULES_ABI, "(uint256,address,bytes)[]"]
@@ -370,7 +403,11 @@ def _install(module: Module, init_data: bytes) -> bytes:
 
 
 def _call(signature: str, types: Sequence[str], arguments: Sequence[object]) -> bytes:
-    return keccak(signature.encode())[:4] + encode(types, arguments)
+    return _selector(signature) + encode(types, arguments)
+
+
+def _selector(signature: str) -> bytes:
+    return keccak(signature.encode())[:4]
 
 
 def _create2(factory: str, salt: bytes, init_code: bytes) -> str:

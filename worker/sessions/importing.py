@@ -13,6 +13,7 @@ from eth_abi.exceptions import EncodingError
 from worker.policies.evaluate import PolicyTable
 from worker.policies.guardrails import SESSION_SCOPE, STRATEGY_SCOPE, ScopeRules
 from worker.policies.permit2_claim import Permit2Claim
+from worker.sessions.accounts import deployed_by
 from worker.sessions.chains import chain_of
 from worker.sessions.encoding import (
     AnySession,
@@ -192,6 +193,7 @@ def recompute(file: AnySessionFile, *, nonce: int | None = None) -> RegisteredSe
             fix="have the user approve a session without useDevContracts",
         )
     _check_owners(file)
+    _check_setup_ops(file)
     try:
         data = session_data(session)
         table = policy_table(session)
@@ -258,6 +260,22 @@ def _check_owners(file: AnySessionFile) -> None:
                 f"{owner} owns the account, which no session limits; a session key must be a key of its own",
                 field=f"owners.accounts[{index}]",
                 fix="create one with `session-executor keys create` and have the user approve its address",
+            )
+
+
+def _check_setup_ops(file: AnySessionFile) -> None:
+    """Whoever deploys what the file names must deploy its account.
+
+    Calls of factories that we do not know are let pass: the SDK takes any for an account that it did not make, and none
+    of them is the account's own call.
+    """
+    for index, op in enumerate(file.account.setup_ops):
+        deployed = deployed_by(op.to, op.data)
+        if deployed not in {None, file.account.address}:
+            raise SessionFileError(
+                f"deploys {deployed}, not the account {file.account.address}",
+                field=f"account.setupOps[{index}]",
+                fix="export the file anew from the account that approved it",
             )
 
 

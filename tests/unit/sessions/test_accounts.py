@@ -14,6 +14,7 @@ from worker.sessions.accounts import (
     FALLBACK_MODULE,
     VALIDATOR,
     Module,
+    deployed_by,
     derive_account,
     install_calls,
     uninstall_calls,
@@ -138,6 +139,43 @@ class TestDerivation:
         with pytest.raises(SessionError) as error:
             derive_account(EcdsaOwners(accounts=OWNERS.accounts, module=STARTALE_K1_VALIDATOR), "startale")
         assert error.value.field == "owners.module"
+
+
+class TestSetupOps:
+    """A session file that names its account's factory call names the account with it."""
+
+    @pytest.mark.parametrize("kind", ACCOUNT_KINDS)
+    @pytest.mark.parametrize("sessions", [True, False])
+    def test_the_address_follows_from_the_call(self, kind: AccountKind, *, sessions: bool) -> None:
+        owners = EcdsaOwners(accounts=(*OWNERS.accounts, address_of(key_of("second owner"))), threshold=2)
+        options: dict[str, Any] = {"salt_nonce": 7} if kind == "safe" else {"salt": b"\x07" * 32}
+        made = derive_account(owners, kind, sessions=sessions, **options)
+        assert deployed_by(made.factory, made.factory_data) == made.address
+
+    @pytest.mark.parametrize("kind", ACCOUNT_KINDS)
+    def test_what_deploys_another_account_is_refused_at_import(self, kind: AccountKind) -> None:
+        made = derive_account(OWNERS, kind)
+        other = derive_account(EcdsaOwners(accounts=(address_of(key_of("second owner")),)), kind)
+        right = make_session_file(account=made.address, kind=kind, setup_ops=made.setup_ops)
+        assert recompute(load_session_file(right)).setup_ops == made.setup_ops
+        wrong = make_session_file(account=made.address, kind=kind, setup_ops=other.setup_ops)
+        with pytest.raises(SessionError) as error:
+            recompute(load_session_file(wrong))
+        assert error.value.field == "account.setupOps[0]"
+        assert error.value.message == f"deploys {other.address}, not the account {made.address}"
+
+    def test_a_factory_that_is_not_known_is_let_pass(self) -> None:
+        made = derive_account(OWNERS)
+        for factory, data in (("0x" + "fa" * 20, made.factory_data), (made.factory, b"\x01" * 40)):
+            assert deployed_by(factory, data) is None
+            file = make_session_file(account=made.address, setup_ops=[(factory, data)])
+            assert recompute(load_session_file(file)).setup_ops == ((factory, data),)
+
+    @pytest.mark.parametrize("kind", ACCOUNT_KINDS)
+    def test_calldata_that_is_cut_short_is_not_known(self, kind: AccountKind) -> None:
+        made = derive_account(OWNERS, kind)
+        for length in (0, 3, 4, 36, 99):
+            assert deployed_by(made.factory, made.factory_data[:length]) is None
 
 
 class TestModules:
