@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eth_hash.auto import keccak
+
 from worker.errors import InputError
 from worker.policies import (
     ArgPolicy,
@@ -36,6 +38,25 @@ MODELS: Mapping[str, type[PolicyModel]] = {
 }
 """The public contracts' names."""
 
+_FACTORY = "0x000000000069e2a187aeffb852bf3ccdc95151b2"
+"""The deterministic deployer of the December 2024 deployments (their repository's Deploy.toml has the salts)."""
+
+DEPLOYED_1_15: Mapping[type[PolicyModel], tuple[str, str]] = {
+    SpendingLimits: (
+        "0000000000000000000000000000000000000000dd33829cc2cff403768e163e",
+        "768baa3c9a9c431b370942ae74465cb3791698017aace73c2f6c53aa234b0c9f",
+    ),
+    UniversalAction: (
+        "0000000000000000000000000000000000000000013a9fcb74b0b702f204c063",
+        "0f0cab528f656576ec43373b64563dcae51dbf72baf6f28137fdb37417514ec9",
+    ),
+    Sudo: (
+        "00000000000000000000000000000000000000002e44d3e1fe056402d02e46b9",
+        "bd955cf25936748c17bdf68e37d696e78014ccb40d6c029c95f90364328d0f74",
+    ),
+}
+"""Salt and hash of the creation code, of what SDK 1.15 names."""
+
 STATEFUL = {SpendingLimits, UsageLimit, ValueLimit, UniversalAction, ArgPolicy}
 
 # copies everything that follows these ten bytes into the code: creation code of a contract without a constructor
@@ -59,6 +80,13 @@ class Artifact:
     def has(self, function: str) -> bool:
         """Whether the ABI knows a function of this name."""
         return any(item.get("name") == function for item in self.abi if item["type"] == "function")
+
+    @property
+    def is_of_1_15(self) -> bool:
+        """Whether this very code is at the address that SDK 1.15 names, which is derived from it (CREATE2)."""
+        model = MODELS[self.name]
+        salt, _ = DEPLOYED_1_15.get(model, ("", ""))
+        return bool(salt) and create2(salt, keccak(self.creation).hex()) == model.address
 
     @property
     def constructor(self) -> list[str]:
@@ -95,6 +123,12 @@ def read_artifacts(folder: Path) -> dict[type[PolicyModel], Artifact]:
                 fix="each <Name>/<Name>.json holds `abi` and `bytecode.object` in hex, without library placeholders",
             ) from None
     return found
+
+
+def create2(salt: str, code_hash: str) -> str:
+    """The address of a contract that the deployer creates, lower-case; both 32 bytes in hex without 0x."""
+    parts = (b"\xff", bytes.fromhex(_FACTORY[2:]), bytes.fromhex(salt), bytes.fromhex(code_hash))
+    return "0x" + keccak(b"".join(parts))[12:].hex()
 
 
 def our_code(name: str) -> str:

@@ -79,6 +79,8 @@ class PolicyChain:
         policies: where each policy is, of those that are there.
         now_s: the time that each sequence sees, unix seconds.
         created: where the contract itself is; ``policies`` are windows on it.
+        newest: whether spending-limits is the revision that counts approvals apart and has a getter. The one of 2024
+            has a single sum in its storage.
     """
 
     def __init__(
@@ -87,7 +89,10 @@ class PolicyChain:
         policies: Mapping[type[PolicyModel], str],
         now_s: int,
         created: Mapping[type[PolicyModel], str] = MappingProxyType({}),
+        *,
+        newest: bool = True,
     ) -> None:
+        self.newest = newest
         self.rpc = rpc
         self.created = created
         self.policies = policies
@@ -131,6 +136,12 @@ class PolicyChain:
         account, permission = watched.session
         config = config_id(account, permission, bytes.fromhex(action_id(*watched.key)))
         policy = self.policies[watched.model]
+        words = [config, bytes.fromhex(DRIVER[2:]), bytes.fromhex(account[2:])]
+        if watched.model is SpendingLimits and not self.newest:
+            # (spent, limit) in mapping(id => mapping(multiplexer => mapping(token => mapping(account => …)))) at slot 1
+            words.insert(2, bytes.fromhex(watched.part[2:]))
+            start = _slot(1, words)
+            return [(policy, _READ + ((start + place) % 2**256).to_bytes(32)) for place in (1, 0)]
         if watched.model is SpendingLimits:
             types = ["bytes32", "address", "address", "address"]
             asked = selector(f"getPolicyData({','.join(types)})")
@@ -143,16 +154,20 @@ class PolicyChain:
                 for name in _GETTERS[watched.model]
             ]
         # mapping(id => mapping(multiplexer => mapping(account => config))) at slot 0
-        slot = bytes(32)
-        for key in (config, bytes.fromhex(DRIVER[2:]), bytes.fromhex(account[2:])):
-            slot = keccak(key.rjust(32, b"\0") + slot)
-        start = int.from_bytes(slot) + 2  # after the value limit, and the number of rules or the root
+        start = _slot(0, words) + 2  # after the value limit, and the number of rules or the root
         if watched.model is ArgPolicy:
             start = int.from_bytes(keccak((start % 2**256).to_bytes(32)))
         start += _RULE_SLOTS * int(watched.part)
         return [
             (policy, _READ + ((start + place) % 2**256).to_bytes(32)) for place in (_RULE_LIMIT, _RULE_USED)
         ]
+
+
+def _slot(mapping: int, keys: Sequence[bytes]) -> int:
+    slot = mapping.to_bytes(32)
+    for key in keys:
+        slot = keccak(key.rjust(32, b"\0") + slot)
+    return int.from_bytes(slot)
 
 
 def put_policies(
@@ -191,7 +206,10 @@ def put_policies(
     rpc.call("evm_setBlockGasLimit", hex(_GAS))
     rpc.call("evm_mine")
     empty = _RUN + encode([f"{_STEP}[]", f"{_PROBE}[]"], [[], []])
-    return PolicyChain(rpc, policies, int.from_bytes(chain.read(DRIVER, empty)[:32]), contracts)
+    now_s = int.from_bytes(chain.read(DRIVER, empty)[:32])
+    spending = artifacts.get(SpendingLimits)
+    newest = spending is None or spending.has("getPolicyData")
+    return PolicyChain(rpc, policies, now_s, contracts, newest=newest)
 
 
 def _create(rpc: JsonRpc, artifact: Artifact, whitelist: Whitelist) -> str:
@@ -233,7 +251,7 @@ def _states(watched: Sequence[Watched], groups: Sequence[int], seen: bytes) -> d
         words: list[int] = []
         for _ in range(group):
             answered, at = seen[at], at + 1
-            length = (3 if one.model is SpendingLimits else 1) if answered else 0
+            length = (3 if one.model is SpendingLimits and group == 1 else 1) if answered else 0
             words += [int.from_bytes(seen[at + 32 * i : at + 32 * (i + 1)]) for i in range(length)]
             at += 32 * length
         if one.model is TimeFrame and words:

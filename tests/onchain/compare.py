@@ -52,7 +52,7 @@ class Tally:
 
 def new_judge(chain: PolicyChain) -> Judge:
     """Our side, before the first step."""
-    return Judge(chain.now_s, DRIVER, WHITELIST)
+    return Judge(chain.now_s, DRIVER, WHITELIST, newest=chain.newest)
 
 
 def compare(

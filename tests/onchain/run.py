@@ -63,12 +63,17 @@ def _judge(artifacts: Mapping[type[PolicyModel], Artifact], numbers: range, proc
     with Anvil(fork_url=fork_url) as anvil, JsonRpc(anvil.rpc_url, timeout_s=_TIMEOUT_S) as rpc:
         chain = put_policies(rpc, artifacts, WHITELIST)
         _say("on a fork of BASE_RPC_URL" if fork_url else "on an empty chain")
+        if not chain.newest:
+            _say("spending-limits is the revision of 2024: judged by the rule for SDK 1.15")
         if fork_url:
             for line in deployed(chain):
                 _say(line)
         chunks = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-            parts = [pool.submit(_part, anvil.rpc_url, chain.policies, chain.now_s, one) for one in chunks]
+            parts = [
+                pool.submit(_part, anvil.rpc_url, chain.policies, chain.now_s, one, newest=chain.newest)
+                for one in chunks
+            ]
             for part in as_completed(parts):
                 total.add(part.result())
                 if total.sequences % (10 * _CHUNK) == 0:
@@ -84,10 +89,12 @@ def _judge(artifacts: Mapping[type[PolicyModel], Artifact], numbers: range, proc
     return total
 
 
-def _part(url: str, policies: Mapping[type[PolicyModel], str], now_s: int, numbers: range) -> Tally:
+def _part(
+    url: str, policies: Mapping[type[PolicyModel], str], now_s: int, numbers: range, *, newest: bool
+) -> Tally:
     tally = Tally()
     with JsonRpc(url, timeout_s=_TIMEOUT_S) as rpc:
-        chain = PolicyChain(rpc, policies, now_s)
+        chain = PolicyChain(rpc, policies, now_s, newest=newest)
         for number in numbers:
             compare(chain, number, tally)
     return tally
@@ -123,7 +130,10 @@ def _without_metadata(code: bytes) -> bytes:
 def _list(artifacts: Mapping[type[PolicyModel], Artifact]) -> None:
     for name, model in MODELS.items():
         state = "keeps state" if model in STATEFUL else "stateless"
-        _say(f"  {name:26} {state:12} {'judged' if model in artifacts else 'not judged: no such artifact'}")
+        what = "judged" if model in artifacts else "not judged: no such artifact"
+        if model in artifacts and artifacts[model].is_of_1_15:
+            what += f", the code that SDK 1.15 names at {model.address}"
+        _say(f"  {name:26} {state:12} {what}")
 
 
 def _told(difference: Difference) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.onchain import run
-from tests.onchain.artifacts import MODELS, OURS, read_artifacts, write_stand_ins
+from tests.onchain.artifacts import DEPLOYED_1_15, MODELS, OURS, create2, read_artifacts, write_stand_ins
 from tests.onchain.chain import PolicyChain, put_policies
 from tests.onchain.compare import Tally, compare, shorten
 from tests.onchain.draws import WHITELIST
@@ -87,6 +87,17 @@ class TestSides:
             if tally.differences:
                 break
         assert tally.differences, f"{name} is not found in {ENOUGH} sequences"
+
+
+class TestDeployed:
+    """What SDK 1.15 names is known code: its address is derived from it."""
+
+    @pytest.mark.parametrize("model", DEPLOYED_1_15, ids=_type)
+    def test_the_address_of_1_15_is_that_of_the_code(self, model: type[PolicyModel]) -> None:
+        assert create2(*DEPLOYED_1_15[model]) == model.address
+
+    def test_another_code_is_not_taken_for_it(self, folder: Path) -> None:
+        assert not any(artifact.is_of_1_15 for artifact in read_artifacts(folder).values() if not PUBLIC)
 
 
 class TestRun:

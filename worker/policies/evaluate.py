@@ -51,7 +51,8 @@ class PolicyTable:
     Attributes:
         actions: (target, selector) -> its policies.
         newest: whether the policies' contracts are known to be the newest revision. SDK 2.x's are: their addresses are
-            derived from its bytecode. Of 1.15's that is not known, so only what every revision allows is allowed.
+            derived from its bytecode. 1.15's spending-limits is an older one, and of some others it is not known, so
+            only what every revision allows is allowed.
     """
 
     actions: Mapping[tuple[str, bytes], tuple[PolicyModel, ...]]

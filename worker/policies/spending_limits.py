@@ -1,9 +1,9 @@
 """spending-limits: how much of each token an action may move or approve in all.
 
-Which revision SDK 1.15's address runs is not known (policies.md 2), so its sessions are held to what all revisions
-allow: ``increaseAllowance`` is refused (revisions until 1 November 2024 refuse it), and ``transferFrom`` to the account
-itself is charged (those revisions charge it, later ones do not). SDK 2.x names the newest revision (``Call.newest``),
-and there the rule is its rule.
+SDK 1.15 names the revision of October 2024: its address is derived from that code (``tests/onchain/artifacts.py``). It has
+one sum for everything and no getter, refuses ``increaseAllowance``, and charges ``transferFrom`` to the account itself.
+SDK 2.x names the newest revision (``Call.newest``), which does the opposite in both; what it counts apart makes no other
+difference, since its rule is ``spent + approved <= limit``.
 """
 
 from __future__ import annotations
