@@ -75,11 +75,15 @@ class Settings(BaseSettings):
     archive_after_days: int = Field(
         90, description="How long after its end a record goes there: a quarter is at hand.", gt=0
     )
+    audit_file: Path | None = Field(
+        None, description="The audit trail of this machine; by default audit.jsonl in state_dir."
+    )
+    audit_stream: str = Field("", description="Redis Stream that gets a copy of each line; none if empty.")
 
     # --- keys
     record_keys_file: Path | None = Field(
         None,
-        description="File (mode 0600) of the keys that seal records; by default record-keys.json in keystore_dir, or Vault.",
+        description="File (mode 0600) of the keys that seal records; by default record.keys in keystore_dir, or Vault.",
     )
     key_store: Literal["keystore", "vault"] = Field("keystore", description="Where session keys live.")
     keystore_dir: Path = Field(
@@ -184,7 +188,7 @@ class Settings(BaseSettings):
 
     accept_celery_requests: bool = Field(
         False,
-        description="Let other Celery programs enqueue by tasks.enqueue: then whoever writes to Redis can, within the limits.",
+        description="Take tasks.enqueue messages without a seal: then whoever writes to Redis can enqueue, within the limits.",
     )
 
     # --- operation

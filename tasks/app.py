@@ -34,17 +34,19 @@ from worker.execution.dispatch import celery_app, dispatcher
 from worker.execution.fire import Watcher, read_strategies
 from worker.execution.fire import wake as do_wake
 from worker.execution.prepare import prepare as do_prepare
-from worker.execution.request import submit_request
+from worker.execution.request import submit_request, unsealed_request
 from worker.execution.retention import archive_old
 from worker.execution.runtime import Runtime
 from worker.execution.sign import sign as do_sign
 from worker.execution.submit import submit as do_submit
 from worker.execution.watch import tick as do_tick
+from worker.keys.errors import KeyStoreError
 from worker.keys.memory import forbid_core_dumps
 from worker.ledger.connection import connect
-from worker.ledger.errors import LedgerUnavailableError
+from worker.ledger.errors import IntentNotFoundError, LedgerUnavailableError
 from worker.ledger.health import check_redis, require_fit
-from worker.sessions.errors import SessionStoreUnavailableError
+from worker.sealing import ForgedError
+from worker.sessions.errors import SessionForgedError, SessionStoreUnavailableError
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +91,11 @@ def _quietly(task: Callable[..., Any]) -> Callable[..., None]:
             task(*args, **kwargs)
         except ExecutorError as error:
             log.warning("task not done", task=task.__name__, args=args, error=str(error))
+            if isinstance(error, IntentNotFoundError):
+                told = ", ".join(str(argument)[:100] for argument in args)
+                runtime().audit.tell_once("message refused", task=task.__name__, args=told, why=error.message)
+            elif isinstance(error, ForgedError | SessionForgedError):
+                runtime().audit.tell_once("forged", task=task.__name__, why=error.message)
 
     return run
 
@@ -132,26 +139,17 @@ def _results() -> Backend:
     return kind(app=app, url=url, expires=RESULT_S)
 
 
-def _require_accepted() -> None:
-    if not settings.accept_celery_requests:
-        raise InputError(
-            "requests from other Celery programs are not taken",
-            field="tasks.enqueue",
-            fix="set SESSION_EXECUTOR_ACCEPT_CELERY_REQUESTS=true if everybody on this Redis may ask for intents",
-        )
-
-
 @app.task(name="tasks.enqueue", bind=True, ignore_result=False, backend=_results())
 def enqueue(self: Any, **request: Any) -> str:
     """A request of any Celery producer (``docs/enqueue.md``) becomes a QUEUED intent; its result is the intent's id.
 
-    What cannot be one is set aside with the reason, which is the failed result, too. While Redis is not there the
-    message goes back into its queue.
+    What cannot be one, or has no seal, is set aside with the reason, which is the failed result, too. While Redis or the
+    keys of the seals are not there the message goes back into its queue.
     """
     try:
-        _require_accepted()
-        return submit_request(runtime(), request, source="api").record.intent_id
-    except (LedgerUnavailableError, SessionStoreUnavailableError) as error:
+        asked = unsealed_request(runtime(), request)
+        return submit_request(runtime(), asked, source="api").record.intent_id
+    except (LedgerUnavailableError, SessionStoreUnavailableError, KeyStoreError) as error:
         log.warning("request goes back into its queue", error=str(error))
         time.sleep(_AGAIN_S)
         raise Reject(str(error), requeue=True) from None
@@ -208,7 +206,8 @@ def _our_tasks() -> Signatures:
 
 @cache
 def _poison_box() -> PoisonBox:
-    return PoisonBox(connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms))
+    client = connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
+    return PoisonBox(client, runtime().audit)
 
 
 guard_broker(_our_tasks, _poison_box)

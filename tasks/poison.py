@@ -21,6 +21,7 @@ import structlog
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
+from worker.audit import AuditTrail
 from worker.json_depth import check_depth
 
 log = structlog.get_logger(__name__)
@@ -113,14 +114,18 @@ class PoisonBox:
 
     Args:
         client: Redis, with a bound on every command.
+        audit: gets a line for each.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, audit: AuditTrail | None = None) -> None:
         self._client = client
+        self._audit = audit
 
     def put(self, kind: str, queue: str, raw: bytes, *, why: str = "") -> None:
         """Keep the beginning of one, count it, and log that it was there; ``why`` in words. Never raises."""
         log.error("poison message set aside", kind=kind, queue=queue, size=len(raw), why=why, kept_in=BOX)
+        if self._audit is not None:
+            self._audit.tell("message refused", kind=kind, queue=queue, size=len(raw), why=why)
         entry = {
             "at_ms": time.time_ns() // 1_000_000,
             "kind": kind,

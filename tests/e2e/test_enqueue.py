@@ -13,20 +13,22 @@ from celery.result import AsyncResult
 from tests.support.e2e import Trader, run_command
 from tests.support.pipeline import RECIPIENT
 from worker.devnet.stack import Stack
+from worker.execution.request import seal_request
 from worker.intents.states import State
 
 pytestmark = pytest.mark.services
 
 
 def test_any_producer_enqueues_by_task_name(make_stack: Callable[..., Stack], redis_url: str) -> None:
-    stack = make_stack(concurrency=1, settings={"accept_celery_requests": "true"})
+    stack = make_stack(concurrency=1)
     trader = Trader(stack)
     session = trader.import_session(stack.keys.create().address)
     app = Celery("theirs", broker=redis_url, backend=redis_url, set_as_current=False)
     app.conf.broker_transport_options = {"global_keyprefix": "sx:celery:"}
 
     def send(**request: Any) -> AsyncResult:
-        return app.send_task("tasks.enqueue", kwargs=request, queue="prepare")
+        sealed = seal_request(trader.runtime.sealer, request)
+        return app.send_task("tasks.enqueue", kwargs=sealed, queue="prepare")
 
     def ask(key: str, **changes: Any) -> AsyncResult:
         given: dict[str, Any] = {
@@ -43,6 +45,11 @@ def test_any_producer_enqueues_by_task_name(make_stack: Callable[..., Stack], re
         "amout": ask("d", amout="1 USDC"),
         "key": ask("a", amount="2 USDC"),
         "session": ask("e", session="ses_0000000000000000"),
+        "seal": app.send_task(
+            "tasks.enqueue",
+            kwargs={"session": session.session_id, "key": "g", "to": RECIPIENT, "amount": "1 USDC"},
+            queue="prepare",
+        ),
         "calls": ask("f", to=None, amount=None, calls={"to": RECIPIENT}),
     }
     first, again, urgent = (str(result.get(timeout=60)) for result in good)

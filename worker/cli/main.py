@@ -15,6 +15,7 @@ from typer.exceptions import Abort, TyperException
 from config.settings import SettingsError, get_settings
 from worker.cli import (
     accounts,
+    audit,
     console,
     devnet,
     doctor,
@@ -46,6 +47,7 @@ app.add_typer(intents.app, name="intents")
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(orchestrator.app, name="orchestrator")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(audit.app, name="audit")
 pauses.add_to(app)
 console.add_to(app)
 app.command("doctor")(doctor.doctor)

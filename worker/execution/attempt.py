@@ -121,6 +121,9 @@ class Attempt:
     def try_later(self, error: BaseException, plan: Plan, words: str) -> None:
         """Leave the record where it is, to be taken up again after a wait."""
         wait_ms = backoff_ms(self.record.attempts, error)
+        if plan.attention == FORGED:
+            record = self.record
+            self.runtime.audit.tell_once("forged", intent_id=record.intent_id, state=record.state, why=words)
         log.warning(
             "attempt failed",
             intent_id=self.record.intent_id,
@@ -267,6 +270,7 @@ def _refuse(attempt: Attempt, why: str) -> None:
         refuse_forged(attempt.runtime, record.intent_id, why)
         return
     # what was signed may be out, so it is followed; these bytes are not sent
+    attempt.runtime.audit.tell_once("forged", intent_id=record.intent_id, state=record.state, why=why)
     log.error("forged record", intent_id=record.intent_id, reason=why, refused=False)
     attempt.leave(
         due_ms=attempt.runtime.now_ms() + attempt.runtime.settings.stuck_after_ms,

@@ -19,6 +19,7 @@ class Advice:
 _DOCTOR = "`session-executor doctor`, mend what it names; the intent goes on by itself"
 
 ATTENTION: dict[str, Advice] = {
+    "AUDIT": Advice("the audit trail cannot be written, so nothing is signed", _DOCTOR),
     "BUG": Advice("an error that nobody foresaw; it is tried again", "report it with the worker's log line"),
     "CLOCK": Advice("our clock and the latest block's differ too much to judge a time frame", _DOCTOR),
     "FAILED_LATE": Advice(

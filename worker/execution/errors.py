@@ -4,6 +4,7 @@ RefusedError
 ├── PolicyDeniedError      a policy of the session says no
 ├── UnexplainedQuoteError  the quote is not what was asked for, so it is not signed
 ├── SessionUnusableError   the session cannot sign now: not enabled, approval used up, paused, another chain
+├── ForgedRequestError     a request has no seal of ours
 └── PausedError            an operator has stopped its account, chain or strategy, or everything
 InputError
 ├── IntentInputError       what is asked for cannot be an intent
@@ -30,6 +31,10 @@ class UnexplainedQuoteError(RefusedError):
 
 class SessionUnusableError(RefusedError):
     """The session cannot sign for its account now."""
+
+
+class ForgedRequestError(RefusedError):
+    """A message asks for an intent and its sender has not the keys of the seals."""
 
 
 class PausedError(RefusedError):

@@ -6,6 +6,7 @@ error is an error and never a payment.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from worker.errors import InputError
 from worker.execution.enqueue import enqueue
-from worker.execution.errors import IntentInputError
+from worker.execution.errors import ForgedRequestError, IntentInputError
 from worker.execution.runtime import Runtime
 from worker.execution.tokens import token_table
 from worker.execution.trade_words import FindSession, read_trade, trade_in_words
@@ -25,6 +26,7 @@ from worker.intents.transfers import transfer_call
 from worker.ledger.port import Enqueued
 from worker.policies.base import Execution
 from worker.policies.fields import ZERO_ADDRESS, parse_address, parse_bytes, parse_uint
+from worker.sealing import Sealer
 from worker.sessions.importing import RegisteredSession
 
 _T = TypeVar("_T")
@@ -35,6 +37,9 @@ MEMBERS = (
 )
 """What a request may hold; ``docs/enqueue.md`` describes each."""
 
+SEAL, SEALED_AS = "seal", "request"
+"""The member that holds a request's seal, and the kind of that seal."""
+
 _CALL = re.compile(r"(0x[0-9a-fA-F]{40}):([0-9]{1,78}):(0x(?:[0-9a-fA-F]{2})*)")
 _CALL_MEMBERS = ("to", "value", "data")
 #: The year 9999: a later time is a typing error, milliseconds perhaps.
@@ -42,6 +47,42 @@ _LAST_S = 253_402_300_799
 _MAX_DIGITS = 20
 _MAX_NOTE = 500
 _SHOWN = 60
+
+
+def seal_request(sealer: Sealer, request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request for ``tasks.enqueue`` with its seal, by which a worker knows that its sender may enqueue.
+
+    Raises:
+        KeyStoreError: the keys of the seals cannot be had.
+    """
+    return {**request, SEAL: sealer.seal(SEALED_AS, sealed_text(request))}
+
+
+def sealed_text(request: Mapping[str, Any]) -> str:
+    """What a request's seal covers: its JSON with sorted names and no blanks, the seal left out."""
+    asked = {name: value for name, value in request.items() if name != SEAL}
+    return json.dumps(asked, sort_keys=True, separators=(",", ":"))
+
+
+def unsealed_request(runtime: Runtime, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request without its seal, if its sender may enqueue.
+
+    Raises:
+        ForgedRequestError: it has no seal of ours.
+        KeyStoreError: the keys of the seals cannot be had.
+    """
+    seal = request.get(SEAL, "")
+    asked = {name: value for name, value in request.items() if name != SEAL}
+    if runtime.settings.accept_celery_requests:
+        return asked
+    problem = runtime.sealer.problem(seal if isinstance(seal, str) else "?", SEALED_AS, sealed_text(asked))
+    if problem:
+        raise ForgedRequestError(
+            f"{problem}: who can write to Redis must not be able to trade",
+            field=SEAL,
+            fix="seal it as docs/enqueue.md shows, or set SESSION_EXECUTOR_ACCEPT_CELERY_REQUESTS=true",
+        )
+    return asked
 
 
 def submit_request(runtime: Runtime, request: Mapping[str, Any], *, source: str) -> Enqueued:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import tenacity
 
+from worker.audit import AuditError
 from worker.chain.errors import ChainError, WrongChainError
 from worker.errors import InputError, RefusedError, ServiceError
 from worker.execution.errors import ClockSkewError, EnablingError, StaleQuoteError
@@ -81,6 +82,7 @@ PLANS: tuple[tuple[type[BaseException], Plan], ...] = (
     (SessionCorruptError, Plan(Move.RETRY, "SESSION")),
     (LedgerLostError, Plan(Move.RETRY, LEDGER_LOST)),
     (StateDirError, Plan(Move.RETRY, "STATE_DIR")),
+    (AuditError, Plan(Move.RETRY, "AUDIT")),
     (ServiceError, Plan(Move.RETRY, "SERVICE")),
     (RefusedError, Plan(Move.REJECT)),
     (InputError, Plan(Move.REJECT)),

@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from config.settings import Settings
+from worker.audit import AuditTrail
 from worker.execution.errors import UnservedChainError
 from worker.execution.tracing import Tracing
 from worker.intents.model import IntentRecord
 from worker.keys.errors import KeyStoreSetupError
 from worker.keys.port import KeyStore
 from worker.ledger.archived import ArchivedRecords
+from worker.ledger.audit_heads import RedisHeads
 from worker.ledger.connection import connect, safe_url
 from worker.ledger.epoch import LedgerEpoch
 from worker.ledger.health import require_safe_url
@@ -108,6 +110,25 @@ class Runtime:
             timeout_ms=self.settings.redis_timeout_ms,
             marks=self.marks,
             sealer=self.sealer,
+            audit=self.audit,
+        )
+
+    @cached_property
+    def audit(self) -> AuditTrail:
+        """The audit trail of this machine."""
+        settings = self.settings
+        return AuditTrail(
+            settings.audit_file or settings.state_dir / "audit.jsonl", self.audit_heads, clock=self.now_ms
+        )
+
+    @cached_property
+    def audit_heads(self) -> RedisHeads:
+        """Where the audit trails' heads are kept outside of their machines."""
+        return RedisHeads(
+            connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
+            where=safe_url(self._redis_url),
+            sealer=self.sealer,
+            stream=self.settings.audit_stream,
         )
 
     @cached_property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from worker.execution.attempt import Attempt, held_back, run_stage
@@ -22,7 +22,7 @@ from worker.execution.runtime import Runtime, version_of
 from worker.execution.wire import explain, stored_quote, submit_body
 from worker.intents.states import State
 from worker.keys.memory import no_locals_in_errors
-from worker.keys.port import KeyStore
+from worker.keys.port import KeyGiver, KeyStore, SecretKey
 from worker.sessions.importing import RegisteredSession
 from worker.signing import session_signature
 from worker.signing.intent_op import IntentPayloads, TypedPayload
@@ -80,18 +80,43 @@ def _work(attempt: Attempt) -> None:
     # the last moment: what was read above may be seconds old
     require_running(runtime, record.intent, session)
     with timed(KEYS), runtime.tracing.step("keys.sign"):
-        members = signatures(message, session, runtime.keys, enable=enable)
+        used = UsedKeys(runtime.keys)
+        members = signatures(message, session, used, enable=enable)
     body = submit_body(quote, members)
     attempt.move(
         State.SIGNED,
         f"signed by {', '.join(session.owners)}",
         next_stage="submit",
-        fields={"body": body, "sent": ""},
+        fields={
+            "body": body,
+            "sent": "",
+            "signed_digests": digests(message),
+            "key_versions": used.words(),
+        },
     )
 
 
+class UsedKeys:
+    """A key store that remembers which version of each key it gave, for the audit trail."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+        self._used: dict[str, str] = {}
+
+    @contextmanager
+    def get(self, address: str) -> Generator[SecretKey]:
+        """As the key store's."""
+        with self._keys.get(address) as key:
+            self._used[address] = key.version
+            yield key
+
+    def words(self) -> str:
+        """``<address>@<version> …``; a store without versions leaves that empty."""
+        return " ".join(f"{address}@{version}" for address, version in self._used.items())
+
+
 def signatures(
-    message: IntentPayloads, session: RegisteredSession, keys: KeyStore, *, enable: bool
+    message: IntentPayloads, session: RegisteredSession, keys: KeyGiver, *, enable: bool
 ) -> dict[str, Any]:
     """The members that signing adds to the intentOp, in the SDK's order (signing.md 5).
 
@@ -140,7 +165,7 @@ def signatures(
     return members
 
 
-def signed_by_all(owners: Sequence[str], keys: KeyStore, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+def signed_by_all(owners: Sequence[str], keys: KeyGiver, digests: Sequence[bytes]) -> dict[bytes, bytes]:
     """``VS`` of each digest: the signatures of all owners in configured order, each checked.
 
     Raises:

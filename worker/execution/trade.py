@@ -27,13 +27,13 @@ from worker.execution.prepare import (
 )
 from worker.execution.retry import read_again
 from worker.execution.runtime import Runtime, version_of
-from worker.execution.sign import emissary_form, signed_by_all
+from worker.execution.sign import UsedKeys, emissary_form, signed_by_all
 from worker.execution.trade_request import blanc_trade_request, trade_request
 from worker.execution.wire import ALPS, blanc_mock, stored_quote, submit_body
 from worker.intents.model import LATEST, TradeIntent
 from worker.intents.states import State
 from worker.intents.trade import Trade
-from worker.keys.port import KeyStore
+from worker.keys.port import KeyGiver
 from worker.ledger.errors import LimitExceededError
 from worker.orchestrator.jwt_auth import sponsored_digest
 from worker.orchestrator.port import ApiVersion, Quote
@@ -121,13 +121,19 @@ def sign_trade(attempt: Attempt) -> None:
     for leg in ask.legs:
         require_running(runtime, record.intent, leg.session)
     with timed(KEYS), runtime.tracing.step("keys.sign"):
-        members = trade_signatures(explained.message, ask, runtime.keys)
+        used = UsedKeys(runtime.keys)
+    members = trade_signatures(explained.message, ask, used)
     owners = dict.fromkeys(owner for leg in ask.legs for owner in leg.session.owners)
     attempt.move(
         State.SIGNED,
         f"signed by {', '.join(owners)}",
         next_stage="submit",
-        fields={"body": submit_body(quote, members), "sent": ""},
+        fields={
+            "body": submit_body(quote, members),
+            "sent": "",
+            "signed_digests": digests(explained.message),
+            "key_versions": used.words(),
+        },
     )
 
 
@@ -173,7 +179,7 @@ def read_ask(runtime: Runtime, intent: TradeIntent) -> tuple[Ask, Mapping[int, C
     return ask, states
 
 
-def trade_signatures(message: IntentPayloads, ask: Ask, keys: KeyStore) -> dict[str, Any]:
+def trade_signatures(message: IntentPayloads, ask: Ask, keys: KeyGiver) -> dict[str, Any]:
     """The members that signing adds to a trade's intentOp, in the SDK's order (signing.md 5).
 
     Each origin is signed with the session of its chain; the last of them again, and the executor's message, with the

@@ -15,11 +15,13 @@ class SecretKey:
     have copied them). ``use()`` is the only way to the bytes.
     """
 
-    __slots__ = ("_value", "address")
+    __slots__ = ("_value", "address", "version")
 
     def __init__(self, value: bytes | bytearray, address: str) -> None:
         self._value = bytearray(value)
         self.address = address
+        #: Of the stored key, for the audit trail; "" where there are none.
+        self.version = ""
 
     def use(self) -> bytes:
         """The 32 bytes. Keep them in one expression; never bind them to a name that outlives the call.
@@ -69,6 +71,14 @@ class KeyInfo:
     label: str = ""
     replaces: str = ""
     rotated: int = 0
+
+
+class KeyGiver(Protocol):
+    """What signing needs of a key store."""
+
+    def get(self, address: str) -> AbstractContextManager[SecretKey]:
+        """See ``KeyStore.get``."""
+        ...
 
 
 class KeyStore(Protocol):

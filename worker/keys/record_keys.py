@@ -27,7 +27,7 @@ from worker.keys.vault import VaultKeyStore
 from worker.sealing import SealKeys
 
 FIELD = "record_keys_file"
-FILE_NAME = "record-keys.json"
+FILE_NAME = "record.keys"
 _ID = re.compile(r"[0-9a-z]{1,16}", re.ASCII)
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MAX_FILE = 65_536

@@ -429,6 +429,9 @@ class VaultKeyStore:
                 field=where,
                 fix=f"store it under its own address, and the key of {address} here",
             )
+        metadata = secret.get("metadata")
+        if isinstance(metadata, dict):
+            key.version = str(cast(dict[str, Any], metadata).get("version", ""))
         return key
 
     def _write_new(self, key: SecretKey) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any, cast
 import structlog
 from redis.exceptions import NoScriptError
 
+from worker.audit import AuditTrail
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
 from worker.ledger import codec, connection, keys, seals
@@ -42,6 +44,11 @@ _PAGE = 100
 _SLOTS_KEPT = 10_080
 #: What an operator needs to see is never longer than this, and an orchestrator's error page may be.
 _MAX_WHY = 2_000
+#: Fields of a step that its line in the audit trail repeats.
+_AUDITED = (
+    *("digests", "quote_expires_s", "orchestrator_id", "orchestrator_status"),
+    *("tx_hash", "api_version", "enable", "enable_chains"),
+)
 #: An intent that has been here once is not worked on from the beginning again, but for the one way back that is legal.
 #: A week: what a person has not looked at by then is in the history all the same.
 _FAILED_LATE_KEPT_MS = 7 * 86_400_000
@@ -63,18 +70,26 @@ class RedisLedger:
         timeout_ms: bound on one Redis command; every method answers or raises within about 1 s more.
         marks: this machine's memory of the ledger: a change of state is refused by a Redis that knows less.
         sealer: seals what is asked for; None: nothing is sealed or checked.
+        audit: is told of every change, and of a signature before it is stored; None: nobody is.
 
     Raises:
         LedgerInputError: the URL cannot be used.
     """
 
     def __init__(
-        self, url: str, *, timeout_ms: int = 2_000, marks: Marks | None = None, sealer: Sealer | None = None
+        self,
+        url: str,
+        *,
+        timeout_ms: int = 2_000,
+        marks: Marks | None = None,
+        sealer: Sealer | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self.where = connection.safe_url(url)
         self._redis = connection.connect(url, timeout_ms=timeout_ms)
         self._marks = marks
         self._sealer = sealer
+        self._audit = audit
 
     def __repr__(self) -> str:
         return f"<RedisLedger at {self.where}>"
@@ -147,6 +162,15 @@ class RedisLedger:
             problem = seals.problem_of(self._sealer, record)
             if problem:
                 raise ForgedRecordError(f"is not ours: {problem}", field=intent_id, fix=SEAL_FIX)
+        if reply[0] == "created":
+            self._tell(
+                "enqueued",
+                intent_id,
+                who=source,
+                key=key,
+                payload_sha256=intent.payload_hash(),
+                note=note,
+            )
         return Enqueued(record, created=reply[0] == "created")
 
     def refuse(self, intent_id: str, *, who: str, why: str, now_ms: int) -> bool:
@@ -167,6 +191,8 @@ class RedisLedger:
             ),
             (intent_id, codec.storable(who), codec.storable(why)[:_MAX_WHY], now_ms, FORGED),
         )
+        if reply[0] != "missing":
+            self._tell("forged", intent_id, who=who, why=why, state=reply[1], refused=reply[0] == "refused")
         return bool(reply[0] == "refused")
 
     def reseal(self, record: IntentRecord) -> bool:
@@ -174,9 +200,11 @@ class RedisLedger:
         if self._sealer is None:
             return False
         pairs = codec.field_pairs(seals.reseal(self._sealer, record))
-        return bool(
-            self._run("reseal", (keys.intent(record.intent_id),), (record.state, record.fence, *pairs))
-        )
+        key = keys.intent(record.intent_id)
+        done = bool(self._run("reseal", (key,), (record.state, record.fence, *pairs)))
+        if done:
+            self._tell("sealed by hand", record.intent_id, state=record.state)
+        return done
 
     def get(self, intent_id: str) -> IntentRecord:
         """The record with its history.
@@ -284,6 +312,7 @@ class RedisLedger:
             GuardrailExceededError, GuardrailsChangedError
             LedgerUnavailableError: ``maybe_done`` tells whether it may have happened.
             LedgerLostError: Redis knows less of the session than this machine; nothing happened.
+            AuditError: a signature has no line in the audit trail, so it is not stored.
             StateDirError: it happened, and this machine cannot remember it.
         """
         digits = keys.digits_of_intent(intent_id)
@@ -295,6 +324,8 @@ class RedisLedger:
             stored |= seals.of_stage(self._sealer, intent_id, to_state, kept, reserve)
         if self._marks and from_state is State.SIGNED and to_state is State.QUEUED:
             self._marks.reopen(intent_id)
+        if to_state is State.SIGNED:
+            self._tell_signing(intent_id, who, stored)
         reply = self._run(
             "transition",
             (
@@ -321,12 +352,24 @@ class RedisLedger:
                 *codec.field_pairs(stored),
             ),
         )
+        if to_state is State.SIGNED and reply[0] != "ok":
+            self._tell("signature dropped", intent_id, who=who, why=reply[0])
         match reply[0]:
             case "ok":
                 if self._marks:
                     self._marks.learn(digits, int(reply[1]))
                     if to_state in _CLOSED:
                         self._marks.close(intent_id)
+                self._tell(
+                    "moved",
+                    intent_id,
+                    who=who,
+                    from_state=from_state,
+                    to_state=to_state,
+                    why=why,
+                    **{name: stored[name] for name in _AUDITED if stored.get(name)},
+                    **({"reserved": json.loads(codec.changes_json(reserve))} if reserve else {}),
+                )
             case "lost":
                 raise lost(f"it is at change {reply[1]} of session ses_{digits}", self.where)
             case "limit":
@@ -390,6 +433,7 @@ class RedisLedger:
             )
         if self._marks:
             self._marks.close(intent_id)
+        self._tell("canceled", intent_id, who=who, why=why)
         return codec.parse_record(intent_id, _pairs(reply[1]))
 
     def approve(self, intent_id: str, *, who: str, why: str, now_ms: int) -> IntentRecord:
@@ -422,6 +466,7 @@ class RedisLedger:
                 field=intent_id,
                 fix="see `session-executor intents list --awaiting`",
             )
+        self._tell("approved", intent_id, who=who, why=why)
         return codec.parse_record(intent_id, _pairs(reply[1]))
 
     # --- work that is due
@@ -564,6 +609,24 @@ class RedisLedger:
         return {state: sum(int(row.get(state, 0)) for row in rows) for state in State}
 
     # --- inside
+
+    def _tell(self, event: str, intent_id: str, **facts: object) -> None:
+        """A line of the audit trail about what has happened."""
+        if self._audit is not None:
+            session_id = f"ses_{keys.digits_of_intent(intent_id)}"
+            self._audit.tell(event, intent_id=intent_id, session_id=session_id, **facts)
+
+    def _tell_signing(self, intent_id: str, who: str, fields: Mapping[str, str]) -> None:
+        """The line of a signature, on disk before anybody else can have it. Raises AuditError."""
+        if self._audit is not None:
+            self._audit.write(
+                "signing",
+                intent_id=intent_id,
+                session_id=f"ses_{keys.digits_of_intent(intent_id)}",
+                who=who,
+                digests=fields.get("signed_digests", ""),
+                keys=fields.get("key_versions", ""),
+            )
 
     def _run(self, name: str, names: Sequence[str], args: Sequence[str | int]) -> Any:
         """Run one script; all of them write."""

@@ -13,7 +13,10 @@ import pytest
 import redis
 
 from tests.support.pipeline import Pipeline, transfer
+from worker.audit import kept_beside, lines, verify
+from worker.execution.errors import ForgedRequestError
 from worker.execution.prepare import prepare
+from worker.execution.request import seal_request, unsealed_request
 from worker.execution.reseal import unsealed
 from worker.execution.sign import sign
 from worker.intents.model import IntentRecord, TradeIntent
@@ -55,12 +58,23 @@ def put_back(attacker: redis.Redis, intent_id: str, copy: Mapping[str, str]) -> 
     attacker.zadd(keys.of_session(keys.digits_of_intent(intent_id), "open"), {intent_id: 0})
 
 
+def audited(pipeline: Pipeline, intent_id: str) -> list[str]:
+    """The events of an intent in the audit trail, which is whole."""
+    trail = pipeline.runtime.audit
+    head = verify(trail.path, {"beside the file": kept_beside(trail.path)})
+    assert pipeline.runtime.audit_heads.of(head.log) == head
+    return [entry["event"] for entry in lines(trail.path) if entry.get("intent_id") == intent_id]
+
+
 def assert_refused(pipeline: Pipeline, record: IntentRecord, why: str) -> None:
     """REJECTED for a person to look at, without a signature."""
     assert (record.state, record.attention, record.body) == (State.REJECTED, FORGED, "")
     assert why in record.reason
     assert record.history[-1].why == record.reason
     assert pipeline.executed() == 0
+    events = audited(pipeline, record.intent_id)
+    assert events[-1] == "forged"
+    assert "signing" not in events
 
 
 class TestForgedRecords:
@@ -209,6 +223,9 @@ class TestReplayedRecords:
         assert (record.state, record.attention) == (State.REJECTED, FORGED)
         assert "old copy" in record.reason
         assert pipeline.executed() == 1
+        events = audited(pipeline, intent_id)
+        assert events.count("signing") == 1
+        assert events[-1] == "forged"
 
     def test_an_authorized_copy_before_anything_was_sent(
         self, pipeline: Pipeline, attacker: redis.Redis
@@ -271,6 +288,7 @@ class TestForgedSessions:
         record = pipeline.ledger.get(intent_id)
         assert (record.state, record.attention, record.body) == (State.AUTHORIZED, FORGED, "")
         assert "must not be used" in record.reason
+        assert audited(pipeline, intent_id) == ["enqueued", "moved", "forged"]
 
     def test_an_old_copy(self, pipeline: Pipeline, attacker: redis.Redis) -> None:
         """Not paused yet when it was copied."""
@@ -330,6 +348,54 @@ class TestForgedSwitches:
         attacker.hset(keys.STRATEGIES, "ours", "{}")
         with pytest.raises(ForgedError, match="does not fit"):
             pipeline.runtime.strategies.definitions()
+
+
+class TestAudit:
+    """Who asked, what was decided, what was signed with which key, and how it ended."""
+
+    def test_an_intent_from_beginning_to_end(self, pipeline: Pipeline, attacker: redis.Redis) -> None:
+        intent_id = pipeline.submit("told", source="cli", note="rent")
+        [record] = pipeline.run(intent_id)
+        assert audited(pipeline, intent_id) == ["enqueued", "moved", "signing", "moved", "moved", "moved"]
+        found = [entry for entry in lines(pipeline.runtime.audit.path) if entry.get("intent_id") == intent_id]
+        asked, authorized, signing, _, _, ended = found
+        assert (asked["who"], asked["key"], asked["note"]) == ("cli", "told", "rent")
+        assert asked["payload_sha256"] == record.intent.payload_hash()
+        assert {item["policy"]: item["amount"] for item in authorized["reserved"]}[
+            "spending-limits"
+        ] == "10000000"
+        assert signing["digests"] == authorized["digests"] == record.fields["digests"]
+        assert signing["keys"].startswith(f"{pipeline.key_address}@")
+        assert (ended["to_state"], ended["tx_hash"]) == ("COMPLETED", record.tx_hash)
+        forged = attacker.hget("sx:audit", asked["log"])
+        assert forged
+        attacker.hset("sx:audit", asked["log"], forged.replace("6 ", "5 ", 1))
+        with pytest.raises(ForgedError, match="does not fit"):
+            pipeline.runtime.audit_heads.of(asked["log"])
+
+    def test_without_its_line_nothing_is_signed(self, pipeline: Pipeline) -> None:
+        intent_id = pipeline.submit("untold")
+        pipeline.step()
+        trail = pipeline.runtime.audit
+        trail.path.rename(trail.path.with_name("away"))
+        trail.path.mkdir()
+        pipeline.step()
+        record = pipeline.ledger.get(intent_id)
+        assert (record.state, record.attention, record.body) == (State.AUTHORIZED, "AUDIT", "")
+        trail.path.rmdir()
+        trail.path.with_name("away").rename(trail.path)
+        assert pipeline.run(intent_id)[0].state is State.COMPLETED
+
+    def test_a_request_without_a_seal(self, pipeline: Pipeline) -> None:
+        """What any Celery producer may send: Redis's password is no right to trade."""
+        asked = {"session": pipeline.session.session_id, "key": "k", "to": THIEF, "amount": "1 USDC"}
+        sealed = seal_request(pipeline.runtime.sealer, asked)
+        assert unsealed_request(pipeline.runtime, sealed) == asked
+        for forged in (asked, {**sealed, "amount": "2 USDC"}, {**sealed, "seal": 5}):
+            with pytest.raises(ForgedRequestError) as caught:
+                unsealed_request(pipeline.runtime, forged)
+            assert caught.value.field == "seal"
+        assert unsealed_request(pipeline.new_runtime(accept_celery_requests=True), asked) == asked
 
 
 class TestSealing:

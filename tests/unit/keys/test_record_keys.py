@@ -15,7 +15,7 @@ from worker.keys.record_keys import RecordKeyFile
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "keys" / "record-keys.json"
+    return tmp_path / "keys" / "record.keys"
 
 
 class TestFirstUse:

@@ -1,0 +1,79 @@
+"""Heads of the audit trails of all machines in Redis, sealed; and on request a copy of each line in a Redis Stream.
+
+``sx:audit`` is a hash: name of a log → ``<number> <hash> <seal>`` of its newest line. It tells that the end of a file was
+cut off. Neither is needed to sign: the file is.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import redis
+import structlog
+
+from worker.audit import Head
+from worker.errors import ServiceError
+from worker.ledger import connection
+from worker.sealing import SEAL_FIX, ForgedError, Sealer
+
+log = structlog.get_logger(__name__)
+
+HEADS = "sx:audit"
+#: Lines kept in the stream.
+_STREAM_KEPT = 100_000
+
+#: Keep a head unless a newer one is there: several processes write. KEYS hash; ARGV log, number, value.
+_KEEP = """
+local now = redis.call('HGET', KEYS[1], ARGV[1])
+local number = now and string.match(now, '^(%d+) ')
+if not number or tonumber(number) < tonumber(ARGV[2]) then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+end
+return 1
+"""
+
+
+class RedisHeads:
+    """The ``Heads`` in Redis.
+
+    Args:
+        client: as ``worker.ledger.connection.connect`` makes it.
+        where: the server without credentials, for messages.
+        sealer: seals them.
+        stream: name of the stream that gets the lines, "" for none.
+    """
+
+    def __init__(self, client: redis.Redis, *, where: str, sealer: Sealer, stream: str = "") -> None:
+        self._redis = client
+        self._where = where
+        self._sealer = sealer
+        self._stream = stream
+
+    def keep(self, head: Head, line: str) -> None:
+        """See the port; a failure is only logged: the next head says as much."""
+        try:
+            seal = self._sealer.seal("audit", head.log, str(head.n), head.hash)
+            with connection.named_errors(self._where, writes=True):
+                self._redis.eval(_KEEP, 1, HEADS, head.log, head.n, f"{head.n} {head.hash} {seal}")
+                if self._stream:
+                    self._redis.xadd(self._stream, {"line": line}, maxlen=_STREAM_KEPT, approximate=True)
+        except ServiceError as error:
+            log.warning("head of the audit trail not kept in Redis", n=head.n, error=str(error))
+
+    def of(self, name: str) -> Head | None:
+        """The head of a log.
+
+        Raises:
+            ForgedError: it was written by somebody else.
+            LedgerUnavailableError, KeyStoreError
+        """
+        with connection.named_errors(self._where, writes=False):
+            text = cast("str | None", self._redis.hget(HEADS, name))
+        if text is None:
+            return None
+        number, _, rest = text.partition(" ")
+        own, _, seal = rest.partition(" ")
+        problem = self._sealer.problem(seal, "audit", name, number, own)
+        if problem:
+            raise ForgedError(f"the head of the audit trail: {problem}", field="redis", fix=SEAL_FIX)
+        return Head(name, int(number), own)
