@@ -86,13 +86,13 @@ def _ask(runtime: Runtime, record: IntentRecord) -> None:
         early = record.fields.get("completed_by") or record.orchestrator_status
         why = f"the orchestrator reports {word} after {early}, which counted as done; its amounts stay spent"
         facts |= {"attention": "FAILED_LATE", "reason": why}
-        ledger.annotate(record.intent_id, now_ms=now_ms, fence=record.fence, **facts)
+        ledger.annotate(record.intent_id, now_ms=now_ms, fence=record.fence, due_ms=0, **facts)
         ledger.end_late(record.intent_id, failed_ms=now_ms)
         metrics.ended_late(word)
         log.error("intent failed after it was completed", intent_id=record.intent_id, why=why)
         return
     if word != record.orchestrator_status:
-        ledger.annotate(record.intent_id, now_ms=now_ms, fence=record.fence, **facts)
+        ledger.annotate(record.intent_id, now_ms=now_ms, fence=record.fence, due_ms=0, **facts)
     if word == "COMPLETED":
         ledger.end_late(record.intent_id)
     else:
