@@ -93,6 +93,22 @@ class TestPlantedDifferences:
         assert capsys.readouterr().out.splitlines()[-1] == "draws=2 differences=0"
 
 
+def test_an_interrupted_run_says_what_it_has_compared_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+
+    def two_parts_and_a_signal(label: str, count: int) -> Outcome:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(label)
+        return Outcome(draws=count)
+
+    monkeypatch.setattr(run, "_run", two_parts_and_a_signal)
+    assert run.main([str(5 * run.CHUNK), "--processes", "1", "--seed", "interrupted"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"draws={2 * run.CHUNK} differences=0"
+
+
 def _plant(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make one thing of ours wrong."""
 
