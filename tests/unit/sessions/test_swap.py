@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,9 +32,11 @@ from worker.sessions.importing import recompute, verify
 from worker.sessions.model import Action, Session
 from worker.sessions.swap import (
     ALLOWANCE_HOLDER,
+    ALLOWANCE_HOLDER_EXEC,
     APPROVE,
     DEV_SWAPPER,
     FYND_ROUTERS,
+    FYND_SWAP,
     SWAP_EXACT_IN,
     SWAPPER,
     ZERO_EX_CHAINS,
@@ -271,12 +274,43 @@ def swap_call(*, sell: str = USDC, amount: int = 5, buy: str = WETH, to: str = A
     return Execution(SWAPPER.address, 0, SWAP_EXACT_IN + data)
 
 
+def zero_ex_call(**changed: Any) -> Execution:
+    """``exec`` of 0x's AllowanceHolder for a settler, whose calldata begins with the recipient and the token bought."""
+    fields: dict[str, Any] = {
+        "operator": SETTLER,
+        "sell": USDC,
+        "amount": 1000,
+        "target": SETTLER,
+        "to": ACCOUNT,
+        "buy": WETH,
+        **changed,
+    }
+    inner = b"\x1f\xff\x99\x1f" + encode(
+        ["address", "address", "uint256", "bytes"], [fields["to"], fields["buy"], 1, b"\x07" * 40]
+    )
+    data = encode(
+        ["address", "address", "uint256", "address", "bytes"],
+        [fields["operator"], fields["sell"], fields["amount"], fields["target"], inner],
+    )
+    return Execution(ALLOWANCE_HOLDER, 0, ALLOWANCE_HOLDER_EXEC + data)
+
+
+def fynd_call(**changed: Any) -> Execution:
+    """A swap by fynd's router: amount in, sell token, buy token, least amount out, receiver, and the route."""
+    fields: dict[str, Any] = {"amount": 1000, "sell": USDC, "buy": WETH, "to": ACCOUNT, **changed}
+    data = encode(
+        ["uint256", "address", "address", "uint256", "address", "bytes"],
+        [fields["amount"], fields["sell"], fields["buy"], 1, fields["to"], b"\x07" * 40],
+    )
+    return Execution(FYND_ROUTERS[BASE], 0, FYND_SWAP + data)
+
+
 class TestEvaluation:
     """The evaluator holds swaps to the scope."""
 
-    def verdict(self, *calls: Execution) -> Allow | Deny:
+    def verdict(self, *calls: Execution, via: tuple[dict[str, Any], ...] = ()) -> Allow | Deny:
         return evaluate(
-            policy_table(session()),
+            policy_table(session(*via)),
             calls,
             account=ACCOUNT,
             emissary=SMART_SESSION_EMISSARY,
@@ -298,6 +332,30 @@ class TestEvaluation:
     )
     def test_any_other_swap(self, changed: dict[str, Any]) -> None:
         assert isinstance(self.verdict(swap_call(**changed)), Deny)
+
+    @pytest.mark.parametrize(
+        ("via", "spender", "call"),
+        [(ZERO_EX, ALLOWANCE_HOLDER, zero_ex_call), (FYND, FYND_ROUTERS[BASE], fynd_call)],
+        ids=["0x", "fynd"],
+    )
+    def test_a_swap_of_another_venue(
+        self, via: dict[str, Any], spender: str, call: Callable[..., Execution]
+    ) -> None:
+        allowed = self.verdict(self.approval(spender, 1000), call(), via=(via,))
+        assert isinstance(allowed, Allow), allowed
+        assert [(change.amount, change.limit) for change in allowed.changes] == [(1000, 1000), (1000, 1000)]
+        # without the approval first, so that the call itself is what is judged
+        assert isinstance(self.verdict(call(), via=(via,)), Allow)
+        changes: list[dict[str, Any]] = [{"sell": OTHER}, {"buy": OTHER}, {"to": OTHER}, {"amount": 1001}]
+        if via is ZERO_EX:
+            changes += [{"operator": OTHER}, {"target": OTHER}]
+        for changed in changes:
+            assert isinstance(self.verdict(call(**changed), via=(via,)), Deny), changed
+
+    def test_a_swap_of_a_venue_that_was_not_granted(self) -> None:
+        assert isinstance(self.verdict(zero_ex_call(), via=(FYND,)), Deny)
+        assert isinstance(self.verdict(fynd_call(), via=(ZERO_EX,)), Deny)
+        assert isinstance(self.verdict(zero_ex_call()), Deny)
 
     def test_any_other_spender_or_call(self) -> None:
         assert isinstance(self.verdict(self.approval(OTHER, 1)), Deny)
