@@ -186,6 +186,9 @@ class Settings(BaseSettings):
         15_000, description="A queued message that nobody claimed for this long is sent again.", gt=0
     )
 
+    notifications_file: Path | None = Field(
+        None, description="TOML file (mode 0600) of channels that `notifications run` tells what happened."
+    )
     accept_celery_requests: bool = Field(
         False,
         description="Take tasks.enqueue messages without a seal: then whoever writes to Redis can enqueue, within the limits.",

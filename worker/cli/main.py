@@ -22,6 +22,7 @@ from worker.cli import (
     intents,
     keys,
     ledger,
+    notifications,
     orchestrator,
     pauses,
     poison,
@@ -48,6 +49,7 @@ app.add_typer(strategies.app, name="strategies")
 app.add_typer(orchestrator.app, name="orchestrator")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
+app.add_typer(notifications.app, name="notifications")
 pauses.add_to(app)
 console.add_to(app)
 app.command("doctor")(doctor.doctor)

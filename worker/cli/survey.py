@@ -9,16 +9,15 @@ from config.celery import QUEUES, celery_settings
 from config.health import problem
 from tasks.poison import PoisonBox
 from worker.execution.fire import all_strategies
+from worker.execution.notify import ends_s
 from worker.execution.prepare import ENABLE_POLICY
 from worker.intents.states import FINAL, State
 from worker.ledger.connection import connect
-from worker.policies import TimeFrame
 from worker.strategies.schedule import next_slot
 
 if TYPE_CHECKING:
     from worker.execution.runtime import Runtime
     from worker.ledger.port import Budget
-    from worker.sessions.importing import RegisteredSession
 
 #: How many records that are not final are looked at for attention.
 _MOST_OPEN = 10_000
@@ -52,7 +51,7 @@ def survey(services: Runtime) -> dict[str, Any]:
             {
                 "session_id": session.session_id,
                 "paused": session.paused,
-                "ends_s": _end_s(session),
+                "ends_s": ends_s(session),
                 "budgets": [budget_json(budget) for budget in limits(services, session.session_id)],
             }
             for session in services.sessions.list()
@@ -72,21 +71,6 @@ def _next_fires(services: Runtime) -> list[dict[str, Any]]:
         for name, at_s in sorted(fires, key=lambda fire: (fire[1] or 0, fire[0]))
         if at_s is not None
     ]
-
-
-def _end_s(session: RegisteredSession) -> int | None:
-    """When the last of the session's time frames closes, unix seconds; None when one of its actions has none."""
-    ends: list[int] = []
-    for action in session.actions:
-        closing = [
-            policy.valid_until_s
-            for policy in action.policies or ()
-            if isinstance(policy, TimeFrame) and policy.valid_until_s
-        ]
-        if not closing:
-            return None
-        ends.append(min(closing))
-    return max(ends, default=None)
 
 
 def limits(services: Runtime, session_id: str) -> list[Budget]:

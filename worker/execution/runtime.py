@@ -22,6 +22,7 @@ from worker.ledger.connection import connect, safe_url
 from worker.ledger.epoch import LedgerEpoch
 from worker.ledger.health import require_safe_url
 from worker.ledger.marks import Marks
+from worker.ledger.notices import NoticeBook
 from worker.ledger.pauses import Pauses
 from worker.ledger.port import Ledger
 from worker.ledger.redis_ledger import RedisLedger
@@ -185,6 +186,14 @@ class Runtime:
     def archived(self) -> ArchivedRecords:
         """What has ended, to be taken out of Redis."""
         return ArchivedRecords(
+            connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
+            where=safe_url(self._redis_url),
+        )
+
+    @cached_property
+    def notices(self) -> NoticeBook:
+        """What is to be told, and what was."""
+        return NoticeBook(
             connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms),
             where=safe_url(self._redis_url),
         )

@@ -14,6 +14,7 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:{S}:all``                zset    every id, by creation time (unix ms)
 ``sx:{S}:counts``             hash    state -> number of records, ``archived`` -> of tombstones; ``seq``: one more with every transition
 ``sx:{S}:archived``           hash    the last 24 digits of an archived intent's id -> its tombstone, see ``tombstone.py``
+``sx:{S}:ended``              stream  intents that ended and are not told yet, see ``notices.py``
 ``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``
 ``sx:{S}:guard``              hash    what the guardrails have counted, see ``lua/guard.lua``
 ``sx:{S}:flight``             zset    trades in flight, by their start (unix ms)
@@ -24,6 +25,7 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:strategy:{N}``          hash    a strategy's cursor, lease and memory, see ``strategies.py``
 ``sx:strategy:{N}:missed``    list    slots that were not fired, JSON
 ``sx:strategies``             hash    strategies that were added at run time, JSON by name
+``sx:{notices}:…``                    notifications, see ``notices.py``
 ``sx:pauses``                 hash    kill switches that are off, see ``pauses.py``
 ``sx:ledger``                 hash    the ledger's epoch, see ``epoch.py``
 ``sx:archiving``              string  which process archives at the moment

@@ -27,6 +27,8 @@ _INCLUDES = {
     "strategy_claim": (),
     "strategy_commit": (),
     "strategy_remove": (),
+    "notice_add": (),
+    "notice_take": (),
 }
 
 

@@ -24,10 +24,18 @@ Busy = tuple[Pipeline, dict[str, str]]
 
 
 @pytest.fixture
-def busy(environment: dict[str, str], devnet: Devnet, redis_url: str, tmp_path: Path) -> Busy:
+def busy(
+    environment: dict[str, str],
+    devnet: Devnet,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Busy:
     """One intent completed, one refused by the limit, one that the orchestrator keeps PENDING, one queued."""
     assert environment[PREFIX + "REDIS_URL"] == redis_url
     pipeline = Pipeline(devnet, redis_url, tmp_path / "worker", watch_attention_ms=300)
+    # the operator has the keys of the seals, which lie beside the worker's
+    monkeypatch.setenv(PREFIX + "KEYSTORE_DIR", str(tmp_path / "worker" / "keys"))
     vars(pipeline.runtime)["who"] = "worker:7"  # in place of this machine's name and process id
     ids = {"done": pipeline.submit("done", transfer(70_000_000), note="=1+1")}
     pipeline.run(ids["done"])

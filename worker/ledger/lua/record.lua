@@ -5,6 +5,12 @@ local function history_append(history_key, at_ms, who, from_state, to_state, why
   redis.call('RPUSH', history_key, cjson.encode({
     at_ms = at_ms, who = who, from_state = from_state, to_state = to_state, why = why,
   }))
+  if FINAL[to_state] then
+    -- For the notifier, in the step that ends it: whoever dies now has told nobody, and nothing is forgotten. The key
+    -- lies in the session's own slot; without a notifier it is bounded.
+    local session, id = string.match(history_key, '^(.*:)history:(.*)$')
+    redis.call('XADD', session .. 'ended', 'MAXLEN', '~', '10000', '*', 'id', id, 'state', to_state)
+  end
 end
 
 -- Keep the number of records per state.
