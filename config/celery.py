@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from kombu.entity import Queue
 from kombu.utils.scheduling import round_robin_cycle
 
-from config.settings import Settings
+from config.redis_url import parse
+from config.settings import Settings, SettingsError, broker_of
 
 #: Urgent intents: taken before all others, and by workers of their own where there are some.
 URGENT, URGENT_SIGN = "urgent", "urgent-sign"
@@ -34,6 +37,15 @@ class SecretUrl(str):
         return f"'{urlsplit(self).scheme}://********'"
 
 
+class SecretText(str):
+    """A password that clients can use and that does not show in a printed configuration."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'********'"
+
+
 class UrgentFirst(round_robin_cycle):
     """The order in which a worker looks into its queues: the urgent ones always first, the others in turn.
 
@@ -54,11 +66,15 @@ def queue_of(stage: str, *, urgent: bool) -> str:
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
-    """The mapping for ``app.conf``."""
-    redis_url = settings.redis_url.get_secret_value()
+    """The mapping for ``app.conf``.
+
+    Raises:
+        SettingsError: the broker's URL cannot be used.
+    """
     timeout_s = settings.redis_timeout_ms / 1000
+    broker = _broker(settings)
     return {
-        "broker_url": redis_url,
+        "broker_url": broker.url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
@@ -69,6 +85,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "socket_timeout": timeout_s,
             "socket_keepalive": True,
             "health_check_interval": 25,
+            **broker.options,
         },
         # pickle is refused in both directions: whoever can write to Redis must not run code in a worker
         "accept_content": ["json"],
@@ -97,14 +114,73 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "timezone": "UTC",
         "beat_max_loop_interval": WAKE_S,
         # Celery masks broker_url by itself and knows nothing of this one
-        "redbeat_redis_url": SecretUrl(redis_url),
+        "redbeat_redis_url": SecretUrl(broker.redbeat_url),
         "redbeat_redis_options": {
             "socket_connect_timeout": min(timeout_s, 1.0),
             "socket_timeout": timeout_s,
             # beat has to survive a restart of Redis
             "retry_period": 60,
+            **broker.redbeat_options,
         },
+        # for the results of ``tasks.enqueue``, which lie beside the messages
+        **({"result_backend_transport_options": broker.options} if broker.options else {}),
+        **(
+            {
+                "broker_use_ssl": broker.tls,
+                "redbeat_redis_use_ssl": broker.tls,
+                "redis_backend_use_ssl": broker.tls,
+            }
+            if broker.tls
+            else {}
+        ),
         "redbeat_key_prefix": "sx:redbeat:",
         # a beat that died holds the lock this long: no strategy fires meanwhile, and never two beats at once
         "redbeat_lock_timeout": LEADER_S,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Broker:
+    """The broker's URL and options, as kombu wants them, and as RedBeat does. ``tls`` only where the URL cannot say it."""
+
+    url: str
+    redbeat_url: str
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    redbeat_options: dict[str, Any] = field(default_factory=dict[str, Any])
+    tls: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def _broker(settings: Settings) -> _Broker:
+    name = f"SESSION_EXECUTOR_{'REDIS' if settings.broker_url is None else 'BROKER'}_URL"
+    try:
+        parts = parse(broker_of(settings))
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
+    if parts.kind == "cluster":
+        raise SettingsError(
+            "SESSION_EXECUTOR_BROKER_URL: Celery cannot use a Redis Cluster; name a single Redis, or Sentinels "
+            "(redis+sentinel://host:port/NAME). The ledger may stay in the cluster (SESSION_EXECUTOR_REDIS_URL)"
+        )
+    if parts.kind == "single":
+        return _Broker(parts.text, parts.text)
+    timeouts: dict[str, Any] = {
+        "socket_timeout": settings.redis_timeout_ms / 1000,
+        "socket_connect_timeout": min(settings.redis_timeout_ms / 1000, 1.0),
+    }
+    tls: dict[str, Any] = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **parts.tls_options} if parts.tls else {}
+    login = {name: SecretText(value) for name, value in parts.sentinel_options.items()}
+    sentinel: dict[str, Any] = timeouts | login | ({"ssl": True, **tls} if tls else {})
+    return _Broker(
+        ";".join(f"sentinel://{parts.login}{host}:{port}/{parts.db}" for host, port in parts.hosts),
+        "redis-sentinel://",
+        {"master_name": parts.service, "sentinel_kwargs": sentinel},
+        {
+            "sentinels": list(parts.hosts),
+            "service_name": parts.service,
+            "username": parts.username or None,
+            "password": SecretText(parts.password) if parts.password else None,
+            "db": parts.db,
+            "sentinel_kwargs": sentinel,
+        },
+        tls,
+    )

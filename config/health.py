@@ -11,9 +11,11 @@ from typing import Any
 import redis
 from celery import Celery
 from redbeat.schedulers import RedBeatConfig
+from redis.sentinel import Sentinel
 
 from config.celery import celery_settings
-from config.settings import Settings, SettingsError, get_settings
+from config.redis_url import parse
+from config.settings import Settings, SettingsError, broker_of, get_settings
 
 STALLED_AFTER_S = 120
 """Ticks of this long in the queue mean that no worker takes them: three times the longest that a task may run."""
@@ -59,17 +61,26 @@ def problem(role: str, settings: Settings) -> str:
 
 
 def _client(settings: Settings) -> redis.Redis:
+    """The broker, which also holds what workers leave word of."""
     timeout_s = settings.redis_timeout_ms / 1000
+    bounds: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "protocol": 2,
+    }
+    url = broker_of(settings)
     try:
-        return redis.Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            protocol=2,
-        )
+        parts = parse(url)
+        if parts.kind == "single":
+            return redis.Redis.from_url(url, **bounds)
     except ValueError:
         # the text quotes parts of the URL, which may be the password
         raise SettingsError("SESSION_EXECUTOR_REDIS_URL: is no Redis URL") from None
+    # a cluster was refused by celery_settings
+    tls: dict[str, Any] = {"ssl": True, **parts.tls_options} if parts.tls else {}
+    sentinels = Sentinel(list(parts.hosts), sentinel_kwargs=bounds | parts.sentinel_options | tls)
+    login = {"username": parts.username or None, "password": parts.password or None}
+    return sentinels.master_for(parts.service, db=parts.db, **bounds, **login, **tls)
 
 
 def _lock_key(conf: dict[str, Any]) -> str:

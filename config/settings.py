@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Ledger and Celery broker; rediss:// for TLS."
     )
+    broker_url: SecretStr | None = Field(
+        None, description="Celery's Redis, if it is another one; Celery cannot use a Redis Cluster."
+    )
     rpc_url: SecretStr = Field(
         SecretStr("http://127.0.0.1:8545"), description="JSON-RPC endpoint of the session's chain."
     )
@@ -203,6 +206,11 @@ class Settings(BaseSettings):
     allow_insecure_redis: bool = Field(
         False, description="Permit a Redis beyond loopback without password or TLS."
     )
+
+
+def broker_of(settings: Settings) -> str:
+    """The URL of the Redis that holds Celery's messages: ``broker_url``, else ``redis_url``. May hold a password."""
+    return (settings.broker_url or settings.redis_url).get_secret_value()
 
 
 class SettingsError(Exception):

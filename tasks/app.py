@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
@@ -26,7 +26,7 @@ from celery.signals import beat_init, setup_logging, worker_init, worker_process
 from config.celery import SIGN_QUEUES, URGENT, WAKE_S, queue_of
 from config.health import SIGNER_PULSE, SIGNER_PULSE_S
 from config.logging import configure_logging
-from config.settings import SettingsError, get_settings
+from config.settings import SettingsError, broker_of, get_settings
 from tasks.poison import REFUSED_REQUEST, PoisonBox, Signatures, guard_broker, signatures
 from tasks.pool import guard_pool
 from worker.errors import ExecutorError, InputError
@@ -44,7 +44,7 @@ from worker.keys.errors import KeyStoreError
 from worker.keys.memory import forbid_core_dumps
 from worker.ledger.connection import connect
 from worker.ledger.errors import IntentNotFoundError, LedgerUnavailableError
-from worker.ledger.health import check_redis, require_fit
+from worker.ledger.health import check_redis, require_fit, require_safe_url
 from worker.sealing import ForgedError
 from worker.sessions.errors import SessionForgedError, SessionStoreUnavailableError
 
@@ -67,10 +67,10 @@ def _exit(message: str, code: int) -> NoReturn:
 
 try:
     settings = get_settings()
+    app = celery_app(settings)
 except SettingsError as problem:
     _exit(str(problem), 2)
 
-app = celery_app(settings)
 app.set_default()
 dispatch = dispatcher(app)
 dispatch_urgent = dispatcher(app, urgent=True)
@@ -135,7 +135,7 @@ def submit(intent_id: str) -> None:
 
 def _results() -> Backend:
     """Where ``tasks.enqueue`` leaves its results. No other task has any, and nobody subscribes to one to send a message."""
-    kind, url = by_url(settings.redis_url.get_secret_value())
+    kind, url = by_url(app.conf.broker_url)
     return kind(app=app, url=url, expires=RESULT_S)
 
 
@@ -183,7 +183,7 @@ def archive() -> None:
 @_quietly
 def pulse() -> None:
     """Leave word that signers take their messages; see ``config/health.py``."""
-    client = connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
+    client = connect(broker_of(settings), timeout_ms=settings.redis_timeout_ms)
     client.set(SIGNER_PULSE, runtime().who, ex=SIGNER_PULSE_S)
 
 
@@ -206,7 +206,7 @@ def _our_tasks() -> Signatures:
 
 @cache
 def _poison_box() -> PoisonBox:
-    client = connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
+    client = connect(broker_of(settings), timeout_ms=settings.redis_timeout_ms)
     return PoisonBox(client, runtime().audit)
 
 
@@ -279,11 +279,13 @@ def _require_redis(**_: Any) -> None:
     """Refuse to work on a Redis that may lose the books, or without a memory of our own."""
     _checked(runtime().marks.check)
     _checked(lambda: runtime().tracing)
-    _checked(
-        lambda: require_fit(
-            check_redis(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
-        )
-    )
+    for url in {settings.redis_url.get_secret_value(), broker_of(settings)}:
+        _checked(partial(_require_fit, url))
+
+
+def _require_fit(url: str) -> None:
+    require_safe_url(url, allow_insecure=settings.allow_insecure_redis)
+    require_fit(check_redis(url, timeout_ms=settings.redis_timeout_ms))
 
 
 def _beat_schedule() -> dict[str, Any]:

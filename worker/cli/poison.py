@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from config.settings import broker_of
 from worker.cli.context import settings
 from worker.cli.output import print_json, print_table, utc
 
@@ -20,7 +21,7 @@ def poison(
     from worker.ledger import connection
 
     found = settings()
-    url = found.redis_url.get_secret_value()
+    url = broker_of(found)
     box = PoisonBox(connection.connect(url, timeout_ms=found.redis_timeout_ms))
     with connection.named_errors(connection.safe_url(url), writes=False):
         entries = [entry for entry in box.newest(1_000) if kind in (None, entry["kind"])][:limit]

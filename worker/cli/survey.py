@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from config.celery import QUEUES, celery_settings
 from config.health import problem
+from config.settings import broker_of
 from tasks.poison import PoisonBox
 from worker.execution.fire import all_strategies
 from worker.execution.notify import ends_s
@@ -30,7 +31,7 @@ def survey(services: Runtime) -> dict[str, Any]:
         LedgerUnavailableError and what Redis's other users raise.
     """
     settings = services.settings
-    client = connect(settings.redis_url.get_secret_value(), timeout_ms=settings.redis_timeout_ms)
+    client = connect(broker_of(settings), timeout_ms=settings.redis_timeout_ms)
     prefix = celery_settings(settings)["broker_transport_options"]["global_keyprefix"]
     open_states = [state for state in State if state not in FINAL]
     waiting = services.ledger.list_intents(states=open_states, limit=_MOST_OPEN)

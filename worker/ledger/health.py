@@ -7,9 +7,9 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
 
 import redis
+from redis.cluster import RedisCluster
 
 from worker.errors import ServiceError
 from worker.ledger import connection
@@ -78,18 +78,13 @@ def require_safe_url(url: str, *, allow_insecure: bool) -> None:
     Raises:
         LedgerInputError: it is refused, or no Redis URL.
     """
-    if connection.scheme_of(url) not in connection.SCHEMES:
-        raise connection.no_redis_url()
-    parts = urlsplit(url)
-    if allow_insecure or parts.scheme == "unix" or _is_loopback(parts.hostname or "localhost"):
+    parts = connection.read_url(url)
+    if allow_insecure or all(_is_loopback(host) for host, _ in parts.hosts):
         return
-    has_password = bool(parts.password or parse_qs(parts.query).get("password"))
-    lacks = [
-        what for what, there in (("password", has_password), ("TLS", parts.scheme == "rediss")) if not there
-    ]
+    lacks = [what for what, there in (("password", parts.password), ("TLS", parts.tls)) if not there]
     if lacks:
         raise LedgerInputError(
-            f"{connection.safe_url(url)} is beyond this machine and has no {' and no '.join(lacks)}",
+            f"{parts.where} is beyond this machine and has no {' and no '.join(lacks)}",
             field=connection.FIELD,
             fix="use rediss://:password@host, or SESSION_EXECUTOR_ALLOW_INSECURE_REDIS=true on a private network",
         )
@@ -111,10 +106,19 @@ def check_redis(url: str, *, timeout_ms: int = 2_000) -> RedisHealth:
         connection.connect(url, timeout_ms=timeout_ms) as client,
         connection.named_errors(where, writes=False),
     ):
-        client.ping()
-        latency_ms = statistics.median(_ping_ms(client) for _ in range(_PINGS))
-        info = client.info()
-        appendfsync = _appendfsync(client)
+        if not isinstance(client, RedisCluster):
+            return _check(client, where)
+        nodes = [_check(client.get_redis_connection(node), where) for node in client.get_primaries()]
+    worst = max(nodes, key=lambda node: (len(node.fatal), len(node.problems)))
+    return replace(worst, latency_ms=max(node.latency_ms for node in nodes))
+
+
+def _check(client: redis.Redis, where: str) -> RedisHealth:
+    """What one server says about itself."""
+    client.ping()
+    latency_ms = statistics.median(_ping_ms(client) for _ in range(_PINGS))
+    info: dict[str, Any] = client.info()
+    appendfsync = _appendfsync(client)
     server = "valkey" if info.get("server_name") == "valkey" else "redis"
     health = RedisHealth(
         url=where,

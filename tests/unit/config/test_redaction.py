@@ -133,7 +133,7 @@ class TestNames:
     def test_the_names_of_the_settings_that_hold_secrets_are_known(self) -> None:
         from config.settings import Settings
 
-        urls = {"redis_url", "rpc_url", "source_rpc_urls"}
+        urls = {"redis_url", "broker_url", "rpc_url", "source_rpc_urls"}
         for name, field in Settings.model_fields.items():
             if "SecretStr" in str(field.annotation) and name not in urls:
                 assert names_a_secret(name), name
