@@ -9,6 +9,7 @@ TEST_PROCESSES ?= 4
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos bench bench-sign bench-policy bench-keys vault lock clean
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys bench-memory vault lock clean
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys vault vault-faults lock clean
+.PHONY: help demo test check format conformance fuzz budgets onchain chaos restarts bench bench-sign bench-policy bench-keys bench-memory vault lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -50,6 +51,9 @@ fuzz: $(VENV)/dev.stamp ## the property tests with 20 further seeds (minutes)
 LANES ?= 4
 chaos: $(VENV)/dev.stamp ## SIGKILL and failing services at every point of the pipeline: N=1 rounds, LANES=4 stacks side by side
 	@$(BIN)/python -m tests.chaos.run $(or $(N),1) --lanes $(LANES)
+
+restarts: $(VENV)/dev.stamp ## 20 restarts of workers under 200 due trades: 200 executions
+	TRADES=200 RESTARTS=20 $(BIN)/pytest -q -s tests/chaos/test_shutdown.py -k restarted_all_the_time
 
 OPS ?= 10000
 budgets: $(VENV)/dev.stamp ## reserved + spent never pass a limit: OPS=10000 operations of 8 threads on a real Redis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.driver import CLEAN, Chaos
+from tests.support.sessions import ACCOUNT
 from worker.intents.states import State
 
 pytestmark = pytest.mark.services
@@ -45,9 +48,11 @@ def test_sigterm_during_a_poll_ends_the_worker_in_time_and_the_next_one_goes_on(
 def test_workers_that_are_restarted_all_the_time_lose_and_repeat_nothing(
     make_chaos: Callable[..., Chaos],
 ) -> None:
+    # `make restarts` is the long form
+    trades, restarts = (int(os.environ.get(name, few)) for name, few in (("TRADES", 60), ("RESTARTS", 8)))
     chaos = make_chaos(workers=2)
-    ids = [chaos.submit() for _ in range(60)]
-    for _ in range(8):
+    ids = [chaos.submit() for _ in range(trades)]
+    for _ in range(restarts):
         worker = chaos.stack.workers[-2]  # the older one that runs
         worker.terminate()
         chaos.settle(ids, timeout_s=1)
@@ -61,6 +66,9 @@ def test_workers_that_are_restarted_all_the_time_lose_and_repeat_nothing(
     assert all(record.state is State.COMPLETED for record in chaos.records())
     counts = chaos.counts()
     assert str(counts) == CLEAN, counts.notes
+    executed = len(chaos.devnet.executions(ACCOUNT))
+    assert executed == trades + 1  # and the one that enabled the session
+    sys.stdout.write(f"restarts={restarts} trades={trades} executed={executed - 1} {counts}\n")
 
 
 def _reached(chaos: Chaos) -> Path:

@@ -449,7 +449,7 @@ class _Evaluation:
             return 0
         following_s = next_slot(strategy, state.last_slot_s)
         over = following_s is not None and self.runtime.now_s >= following_s
-        if record.state in (State.COMPLETED, State.CANCELED) or over:
+        if record.state in (State.COMPLETED, State.CANCELED) or over or _may_still_execute(record):
             return -1
         waited_ms = self.runtime.now_ms() - record.updated_ms
         return state.tries + 1 if waited_ms >= retry.after_s * 1000 else 0
@@ -637,3 +637,9 @@ def cancel_open(runtime: Runtime, name: str, *, who: str, why: str) -> int:
         except IllegalTransitionError:
             continue  # signed meanwhile: it is followed to its end
     return canceled
+
+
+def _may_still_execute(record: IntentRecord) -> bool:
+    """Whether an expired intent was seen outside and nobody has said that it is over: what is signed has no deadline."""
+    unsaid = record.state is State.EXPIRED and record.orchestrator_status != "EXPIRED"
+    return unsaid and bool(record.fields.get("sent"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -225,3 +226,27 @@ def test_a_sweep_sends_what_is_above(scheduled: Make) -> None:
     assert state is not None
     assert "not more than 2000 USDC" in state.said
     assert run.pipeline.devnet.usdc_balance(RECIPIENT) == before
+
+
+@pytest.mark.parametrize(
+    ("sent", "word", "again"), [("", "", 1), ("maybe", "", 0), ("refused", "", 0), ("maybe", "EXPIRED", 1)]
+)
+def test_what_may_still_execute_is_not_tried_again(scheduled: Make, sent: str, word: str, again: int) -> None:
+    """Signed, sent and forgotten by the orchestrator, it ends as EXPIRED; whoever has the bytes may still execute it."""
+    run = scheduled(retry='{ times = 3, after = "1m" }')
+    assert run.wake(1) == 1
+    (record,) = run.records()
+    states = (State.QUEUED, State.AUTHORIZED, State.SIGNED, State.EXPIRED)
+    for at, to in pairwise(states):
+        run.pipeline.ledger.transition(
+            record.intent_id,
+            fence=record.fence,
+            from_state=at,
+            to_state=to,
+            who="test",
+            why="test",
+            now_ms=run.now_s * 1000,
+            fields={"sent": sent, "orchestrator_status": word} if to is State.SIGNED else {},
+        )
+    assert [run.wake(61), run.wake(61)] == [again, 0]
+    assert len(run.records()) == 1 + again
