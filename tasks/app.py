@@ -28,7 +28,7 @@ from config.health import SIGNER_PULSE, SIGNER_PULSE_S
 from config.logging import configure_logging
 from config.settings import SettingsError, broker_of, get_settings
 from tasks.poison import REFUSED_REQUEST, PoisonBox, Signatures, guard_broker, signatures
-from tasks.pool import guard_pool
+from tasks.pool import end_in_time, guard_pool
 from worker.errors import ExecutorError, InputError
 from worker.execution.dispatch import celery_app, dispatcher
 from worker.execution.fire import Watcher, read_strategies
@@ -212,6 +212,7 @@ def _poison_box() -> PoisonBox:
 
 guard_broker(_our_tasks, _poison_box)
 guard_pool()
+end_in_time()
 
 
 class Ticker(bootsteps.StartStopStep):

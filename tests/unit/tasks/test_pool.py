@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -57,3 +61,43 @@ class TestGuardPool:
                 real(SimpleNamespace(_event_process_exit=None), SimpleNamespace(_sentinel_poll=None), hub)
         finally:
             hub.close()
+
+
+_STUCK = """
+import time
+from billiard import Process
+from celery.signals import worker_shutting_down
+from tasks.pool import end_in_time
+
+end_in_time(0.5)
+child = Process(target=time.sleep, args=(60,))
+child.start()
+print(child.pid, flush=True)
+worker_shutting_down.send(sender="worker", sig="SIGTERM", how="Warm", exitcode=0)
+time.sleep(60)
+"""
+
+
+class TestEndInTime:
+    """A worker that waits for ever after SIGTERM ends all the same, with its pool."""
+
+    def test_it_ends_with_its_pool(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", _STUCK],
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        assert (done.returncode, "not all tasks have ended" in done.stderr) == (0, True), done.stderr
+        assert _ended(int(done.stdout))
+
+
+def _ended(pid: int) -> bool:
+    """Whether a process is gone, or dead and only not yet collected by whoever inherited it."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
