@@ -33,7 +33,9 @@ def test_the_tutorials_session_is_traded_by_our_worker(make_stack: Callable[...,
     trade = ("intents", "submit", "--session", session, "--to", RECIPIENT, "--amount", "10 USDC", "--wait")
     for number in range(2):
         assert command(*trade, "--key", f"trade {number}").endswith("COMPLETED")
-    assert "of 25 USDC 20 USDC is spent" in command(*trade, "--key", "over", code=1)
+    assert "25.00 USDC allowed, 20.00 spent or reserved, this call takes" in command(
+        *trade, "--key", "over", code=1
+    )
     assert paid - stack.devnet.usdc_balance(tutorial.account) == 20_000_000
     assert stack.devnet.usdc_balance(RECIPIENT) - got == 20_000_000
     assert len(stack.devnet.executions(tutorial.account)) - executed == 2
