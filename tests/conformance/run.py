@@ -77,6 +77,9 @@ def _outcomes(chunks: list[tuple[str, int]], processes: int) -> Generator[tuple[
         return
     with get_context("spawn").Pool(processes, initializer=_end_on_sigterm) as pool:
         yield from pool.imap_unordered(_run_chunk, chunks)
+        # leaving the block would terminate them while they close what they started
+        pool.close()
+        pool.join()
 
 
 def _run_chunk(chunk: tuple[str, int]) -> tuple[tuple[str, int], Outcome]:
