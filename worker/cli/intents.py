@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import re
 import secrets
+import socket
 import sys
 import time
 from collections import Counter
@@ -42,6 +44,8 @@ _OPTIONS = {
 }
 _BATCH = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)
 _POLL_S = 0.2
+#: More intents than anybody lets wait.
+_ALL = 1_000_000
 
 
 @app.command()
@@ -228,18 +232,28 @@ def _submit_file(
 def list_intents(
     session: Annotated[str | None, typer.Option(help="Only of this session.")] = None,
     state: Annotated[list[State] | None, typer.Option(help="Only in this state; may be repeated.")] = None,
+    awaiting: Annotated[
+        bool, typer.Option("--awaiting", help="Only those that wait for `intents approve`.")
+    ] = False,
     limit: Annotated[int, typer.Option(help="How many.", min=1, max=10_000)] = 50,
     offset: Annotated[int, typer.Option(help="How many to skip.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Intents, the newest first."""
+    from worker.ledger.redis_ledger import AWAITING_APPROVAL
+
     services = runtime()
+    if awaiting and state:
+        raise InputError("cannot go with --state", field="--awaiting", fix="give one or the other")
     found = services.ledger.list_intents(
         session_id="" if session is None else find_session(services, session, field="--session").session_id,
-        states=state or (),
-        limit=limit,
-        offset=offset,
+        states=(State.QUEUED,) if awaiting else state or (),
+        limit=_ALL if awaiting else limit,
+        offset=0 if awaiting else offset,
     )
+    if awaiting:
+        waiting = [record for record in found if record.attention == AWAITING_APPROVAL]
+        found = waiting[offset : offset + limit]
     if as_json:
         print_json([_summary(record) for record in found])
         return
@@ -276,6 +290,9 @@ def show_intent(intent: IntentArgument, as_json: JsonFlag = False) -> None:
             print_line(f"{name:20} {value}")
     if record.intent.trade is not None:
         print_line(f"{'trade':20} {json.dumps(record.intent.trade.to_json())}")
+    if record.fields.get("approved_by"):
+        at = utc(int(record.fields["approved_ms"]) / 1000)
+        print_line(f"{'approved':20} by {record.fields['approved_by']} at {at}")
     advice = ATTENTION.get(record.attention)
     if advice is not None:
         print_line(f"{'what it means':20} {advice.meaning}")
@@ -326,6 +343,23 @@ def cancel(
     services = runtime()
     record = services.ledger.cancel(intent, who="cli", why=why, now_ms=services.now_ms())
     _print_state(record, as_json=as_json)
+
+
+@app.command()
+def approve(
+    intent: IntentArgument,
+    why: Annotated[str, typer.Option(help="For the history.")] = "approved by an operator",
+    as_json: JsonFlag = False,
+) -> None:
+    """Confirm an intent that takes more than a guardrail's `approval_above`; who and when is kept in its history."""
+    from worker.execution.approval import approve as do_approve
+
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    record = do_approve(runtime(), intent, who=who, why=why)
+    if as_json:
+        print_json({**_summary(record), "approved_by": who})
+    else:
+        print_line(f"{record.intent_id} approved by {who}: it goes on")
 
 
 @app.command()
@@ -399,6 +433,8 @@ def _details(record: IntentRecord) -> dict[str, Any]:
         "sponsored": record.intent.sponsored,
         "not_after": record.intent.not_after or None,
         "trade": None if record.intent.trade is None else record.intent.trade.to_json(),
+        "approved_by": record.fields.get("approved_by"),
+        "approved_ms": int(record.fields["approved_ms"]) if record.fields.get("approved_ms") else None,
         "calls": [
             {"to": to_checksum_address(call.to), "value": str(call.value), "data": "0x" + call.data.hex()}
             for call in record.intent.calls

@@ -19,6 +19,7 @@ from worker.cli import (
     console,
     devnet,
     doctor,
+    guardrails,
     intents,
     keys,
     ledger,
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
 session_checks.add_to(sessions.app)
+guardrails.add_to(sessions.app)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(intents.app, name="intents")
 app.add_typer(strategies.app, name="strategies")

@@ -55,13 +55,22 @@ def import_session(
         list[str] | None,
         typer.Option("--accept-risk", metavar="CODE", help="Import it in spite of this finding; repeatable."),
     ] = None,
+    guardrails: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="TOML of guardrails that hold from the first moment; see `sessions guardrails`.",
+        ),
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Check a session file in every part and register it. The user's approval, our key and the chain must fit.
 
     A session that may do more than a trade needs is refused; `sessions explain --file FILE` tells what it may do.
     """
+    from worker.cli.guardrails import read_file_of
     from worker.execution.runtime import key_store
+    from worker.policies.guardrails import SESSION_SCOPE, Guardrails, ScopeRules
     from worker.sessions import privilege
     from worker.sessions.file import load_session_file
     from worker.sessions.importing import verify
@@ -79,7 +88,16 @@ def import_session(
     risks = privilege.findings(session, now_s=services.now_s)
     privilege.require_accepted(risks, accept_risk or ())
     warning = chain_word(services, session)[1]
-    created = services.sessions.put(session, renew=renew)
+    held_to = read_file_of(guardrails, session.chain_id) if guardrails else Guardrails()
+    created = services.sessions.put(session, renew=renew, guardrails=held_to)
+    if (
+        guardrails
+        and services.sessions.rules(session.session_id).get(SESSION_SCOPE, ScopeRules(SESSION_SCOPE)).text
+        != held_to.text()
+    ):
+        note(
+            "warning: the session was registered before and keeps its guardrails; change them with `sessions guardrails`"
+        )
     for risk in risks:
         if risk.severity == "severe":
             note(f"warning: {risk.words}")
@@ -120,11 +138,13 @@ def list_sessions(as_json: JsonFlag = False) -> None:
 @app.command("show")
 def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
     """A session's actions and policies, and what of its limits is spent and reserved."""
+    from worker.cli.guardrails import guardrails_json, print_guardrails
     from worker.execution.prepare import ENABLE_POLICY
 
     services = runtime()
     found = find_session(services, session)
     budgets = services.ledger.budgets(found.session_id)
+    usage = services.ledger.usage(found.session_id, now_ms=services.now_ms())
     enabled, word = chain_word(services, found)
     if as_json:
         actions = [
@@ -137,6 +157,11 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
                 "attention": word,
                 "actions": actions,
                 "budgets": [_budget(budget) for budget in budgets],
+                **{
+                    name: value
+                    for name, value in guardrails_json(found, usage).items()
+                    if name != "session_id"
+                },
             }
         )
         return
@@ -175,6 +200,7 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
         (_budget_row(found, budget, write) for budget in budgets if budget.policy != ENABLE_POLICY),
         empty="nothing is spent or reserved yet",
     )
+    print_guardrails(found, usage)
 
 
 @app.command("enable")

@@ -196,7 +196,8 @@ def dry_run_strategy(name: Name, as_json: JsonFlag = False) -> None:
         else:
             print_line(f"would do nothing: {decision.why}")
         return
-    found = dry_run(services, intent_of(strategy, f"dry-run:{services.now_s}", decision, until_s=until_s))
+    intent = intent_of(strategy, f"dry-run:{services.now_s}", decision, until_s=until_s)
+    found = dry_run(services, intent, strategy=strategy)
     if as_json:
         print_json(
             {
@@ -209,6 +210,7 @@ def dry_run_strategy(name: Name, as_json: JsonFlag = False) -> None:
                 "enable": found.enable,
                 "budgets": list(found.budgets),
                 "over": list(found.over),
+                "approval": found.approval,
             }
         )
     else:
@@ -218,6 +220,8 @@ def dry_run_strategy(name: Name, as_json: JsonFlag = False) -> None:
         )
         for line in found.budgets:
             print_line(f"{'over the limit: ' if line in found.over else ''}{line}")
+        if found.approval:
+            print_line(f"would wait for `intents approve`: {found.approval}")
     if found.over:
         raise typer.Exit(1)
 

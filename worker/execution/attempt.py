@@ -23,6 +23,7 @@ from worker.ledger.errors import (
     LedgerLostError,
     LedgerUnavailableError,
 )
+from worker.ledger.port import Charge
 from worker.ledger.redis_ledger import FORGED
 from worker.policies.base import CounterChange
 
@@ -60,6 +61,7 @@ class Attempt:
         next_stage: str = "",
         due_ms: int = 0,
         reserve: Sequence[CounterChange] = (),
+        charges: Sequence[Charge] = (),
         fields: Mapping[str, str] | None = None,
     ) -> None:
         """Change the state and send the next stage's message.
@@ -68,6 +70,7 @@ class Attempt:
 
         Raises:
             FenceLostError, IllegalTransitionError, LimitExceededError, LedgerUnavailableError
+            GuardrailExceededError, GuardrailsChangedError
         """
         runtime, record = self.runtime, self.record
         now_ms = runtime.now_ms()
@@ -84,6 +87,7 @@ class Attempt:
             now_ms=now_ms,
             due_ms=due_ms,
             reserve=reserve,
+            charges=charges,
             fields=stored,
         )
         self.left = True

@@ -20,6 +20,10 @@ _DOCTOR = "`session-executor doctor`, mend what it names; the intent goes on by 
 
 ATTENTION: dict[str, Advice] = {
     "AUDIT": Advice("the audit trail cannot be written, so nothing is signed", _DOCTOR),
+    "AWAITING_APPROVAL": Advice(
+        "it takes more than a guardrail lets it take without an operator's word; nothing is signed until then",
+        "`session-executor intents approve ID`, or `session-executor intents cancel ID`; without a word it ends when its time has passed",
+    ),
     "BUG": Advice("an error that nobody foresaw; it is tried again", "report it with the worker's log line"),
     "CLOCK": Advice("our clock and the latest block's differ too much to judge a time frame", _DOCTOR),
     "FAILED_LATE": Advice(

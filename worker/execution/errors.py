@@ -2,6 +2,7 @@
 
 RefusedError
 ├── PolicyDeniedError      a policy of the session says no
+├── GuardrailDeniedError   a guardrail of our own says no
 ├── UnexplainedQuoteError  the quote is not what was asked for, so it is not signed
 ├── SessionUnusableError   the session cannot sign now: not enabled, approval used up, paused, another chain
 ├── ForgedRequestError     a request has no seal of ours
@@ -23,6 +24,10 @@ from worker.errors import InputError, RefusedError, ServiceError
 
 class PolicyDeniedError(RefusedError):
     """A policy of the session denies a call; ``field`` is the policy."""
+
+
+class GuardrailDeniedError(RefusedError):
+    """A guardrail of the session or of the strategy denies the trade; ``field`` is the guardrail."""
 
 
 class UnexplainedQuoteError(RefusedError):

@@ -16,6 +16,7 @@ from worker.execution.errors import StaleQuoteError, UnexplainedQuoteError
 from worker.execution.route_request import Signer, pre_claim_calls, signature_mode
 from worker.orchestrator.port import Quote
 from worker.policies.base import Execution
+from worker.policies.guardrails import GasRefundCap
 from worker.signing.intent_op import IntentPayloads
 
 #: First byte of ``vt``: the calls are executed through ERC-7579. The second is the signature mode.
@@ -48,6 +49,7 @@ def check_quote(
     enable: bool,
     now_s: int,
     min_left_s: int,
+    refunds: Mapping[str, GasRefundCap] | None = None,
 ) -> tuple[tuple[Execution, ...], int]:
     """Hold a quote against what was asked for.
 
@@ -58,6 +60,7 @@ def check_quote(
         enable: whether the intent carries the enable signature.
         now_s: our clock, unix seconds.
         min_left_s: how long the quote must still live.
+        refunds: what may be signed as gas refund, by token; nothing by default.
 
     Returns:
         Every call that the signature would allow, in order, the pre-claim calls first; and the latest unix second
@@ -87,7 +90,15 @@ def check_quote(
             refuse(f"{path}.{name}", "would take tokens from the account beyond the calls asked for")
     mandate = _object(element.get("mandate"), f"{path}.mandate")
     return _check_mandate(
-        mandate, f"{path}.mandate", quote, op, session=session, calls=calls, enable=enable, now_s=now_s
+        mandate,
+        f"{path}.mandate",
+        quote,
+        op,
+        session=session,
+        calls=calls,
+        enable=enable,
+        now_s=now_s,
+        refunds=refunds or {},
     )
 
 
@@ -101,6 +112,7 @@ def _check_mandate(
     calls: Sequence[Execution],
     enable: bool,
     now_s: int,
+    refunds: Mapping[str, GasRefundCap],
 ) -> tuple[tuple[Execution, ...], int]:
     account, chain = session.account, session.chain_id
     if _integer(mandate, "destinationChainId", path) != chain:
@@ -112,7 +124,7 @@ def _check_mandate(
     deadline = _integer(mandate, "fillDeadline", path)
     if deadline > now_s + MAX_QUOTE_LIFE_S:
         refuse(f"{path}.fillDeadline", f"is more than {MAX_QUOTE_LIFE_S} s away")
-    _check_settlement(mandate, path, session)
+    _check_settlement(mandate, path, session, refunds)
     if session.verify_executions:
         _integer(op, "targetExecutionNonce", "intentOp")
     mode = signature_mode(session)
@@ -140,7 +152,9 @@ def check_life(expires_s: int, now_s: int, min_left_s: int, field: str) -> None:
         refuse(field, f"is more than {MAX_QUOTE_LIFE_S} s away")
 
 
-def _check_settlement(mandate: Mapping[str, Any], path: str, session: Signer) -> None:
+def _check_settlement(
+    mandate: Mapping[str, Any], path: str, session: Signer, refunds: Mapping[str, GasRefundCap]
+) -> None:
     qualifier = _object(mandate.get("qualifier"), f"{path}.qualifier")
     path = f"{path}.qualifier.settlementContext"
     context = _object(qualifier.get("settlementContext"), path)
@@ -152,15 +166,43 @@ def _check_settlement(mandate: Mapping[str, Any], path: str, session: Signer) ->
     if context.get("using7579") is not True:
         refuse(f"{path}.using7579", f"must be true for a {session.account_kind} account")
     refund = _object(context.get("gasRefund"), f"{path}.gasRefund")
-    for name in ("exchangeRate", "overhead"):
-        if _integer(refund, name, f"{path}.gasRefund") != 0:
+    check_refund(
+        _address(refund, "token", f"{path}.gasRefund"),
+        {name: _integer(refund, name, f"{path}.gasRefund") for name in ("exchangeRate", "overhead")},
+        refunds,
+        f"{path}.gasRefund",
+    )
+
+
+def check_refund(
+    token: str, fields: Mapping[str, int], refunds: Mapping[str, GasRefundCap], path: str
+) -> None:
+    """Refuse a gas refund that nobody has agreed to.
+
+    Args:
+        token: lower-case address.
+        fields: ``exchangeRate`` and ``overhead`` as they would be signed.
+        refunds: what was agreed to, by token.
+        path: the refund's path in the quote.
+
+    Raises:
+        UnexplainedQuoteError: names the field.
+    """
+    cap = refunds.get(token)
+    for name, most in (
+        ("exchangeRate", cap.exchange_rate if cap else 0),
+        ("overhead", cap.overhead if cap else 0),
+    ):
+        if fields[name] > most:
             refuse(
-                f"{path}.gasRefund.{name}",
-                "would let the executor take a fee from the account that nobody has agreed to",
-                fix="submit the intent sponsored",
+                f"{path}.{name}",
+                "would let the executor take a fee from the account that nobody has agreed to"
+                if cap is None
+                else f"is {fields[name]}; the guardrail max_gas_refund allows {most}",
+                fix="submit it sponsored, or allow it by the session's guardrail max_gas_refund",
             )
-    if _address(refund, "token", f"{path}.gasRefund") != "0x" + "00" * 20:
-        refuse(f"{path}.gasRefund.token", "names a fee token, and no fee was agreed to")
+    if cap is None and token != "0x" + "00" * 20:
+        refuse(f"{path}.token", "names a fee token, and no fee was agreed to")
 
 
 def _check_ops(value: object, path: str, expected: Sequence[Execution], mode: int) -> list[Execution]:

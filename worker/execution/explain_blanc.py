@@ -10,10 +10,10 @@ The executor's message covers neither the pre-claim calls nor a deadline (signin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from worker.execution.explain import Explained, check_life, refuse, signature_vt
+from worker.execution.explain import Explained, check_life, check_refund, refuse, signature_vt
 from worker.execution.route_request import Signer, pre_claim_calls
 from worker.execution.typed_data import (
     match_address,
@@ -25,7 +25,8 @@ from worker.execution.typed_data import (
 )
 from worker.orchestrator.port import Quote
 from worker.policies.base import Execution
-from worker.signing.contracts import INTENT_EXECUTOR, ZERO_ADDRESS
+from worker.policies.guardrails import GasRefundCap
+from worker.signing.contracts import INTENT_EXECUTOR
 from worker.signing.intent_op import IntentPayloads, TypedPayload
 from worker.signing.messages import GAS_REFUND, OP, OPS_ITEM, SINGLE_CHAIN_OPS, SingleChainOps
 from worker.signing.structs import GasRefund, Op, Ops
@@ -51,6 +52,7 @@ def explain_blanc(
     enable: bool,
     now_s: int,
     min_left_s: int,
+    refunds: Mapping[str, GasRefundCap] | None = None,
 ) -> Explained:
     """Hold a blanc route against what was asked for; see ``explain.check_quote`` for the arguments.
 
@@ -76,8 +78,12 @@ def explain_blanc(
     origins = sign_data["origin"]
     if not isinstance(origins, list) or len(cast("list[Any]", origins)) != 1:
         refuse("signData.origin", "must hold exactly one message for a same-chain intent")
-    origin = match_single_chain_ops(cast("list[Any]", origins)[0], "signData.origin[0]", session, calls)
-    destination = match_single_chain_ops(sign_data["destination"], "signData.destination", session, calls)
+    origin = match_single_chain_ops(
+        cast("list[Any]", origins)[0], "signData.origin[0]", session, calls, refunds=refunds
+    )
+    destination = match_single_chain_ops(
+        sign_data["destination"], "signData.destination", session, calls, refunds=refunds
+    )
     if destination.nonce != origin.nonce:
         refuse("signData.destination.message.nonce", "differs from that of the origin it repeats")
     chain = session.chain_id
@@ -86,7 +92,7 @@ def explain_blanc(
     # as v2: signed if it is there, by a session whose executions are verified
     if session.verify_executions and sign_data.get("targetExecution") is not None:
         executed = match_single_chain_ops(
-            sign_data["targetExecution"], "signData.targetExecution", session, calls
+            sign_data["targetExecution"], "signData.targetExecution", session, calls, refunds=refunds
         )
         target = TypedPayload("single-chain-ops", chain, executed.digest(chain), executed, 0)
     return Explained(
@@ -97,7 +103,13 @@ def explain_blanc(
 
 
 def match_single_chain_ops(
-    value: object, path: str, session: Signer, calls: Sequence[Execution], *, vt: bytes = b""
+    value: object,
+    path: str,
+    session: Signer,
+    calls: Sequence[Execution],
+    *,
+    vt: bytes = b"",
+    refunds: Mapping[str, GasRefundCap] | None = None,
 ) -> SingleChainOps:
     """The message of one typed data, every field of it explained.
 
@@ -107,6 +119,7 @@ def match_single_chain_ops(
         session: who signs, for which account, on which chain.
         calls: what it must execute, and nothing else.
         vt: of the calls, if the session alone does not decide it.
+        refunds: what may be signed as gas refund, by token; nothing by default.
 
     Raises:
         UnexplainedQuoteError: names the field.
@@ -123,7 +136,7 @@ def match_single_chain_ops(
     account = match_address(message, "account", path)
     if account != session.account:
         refuse(f"{path}.account", f"is {account}, not our account {session.account}")
-    _match_refund(message["gasRefund"], f"{path}.gasRefund")
+    refund = _match_refund(message["gasRefund"], f"{path}.gasRefund", refunds or {})
     vt = vt or signature_vt(session)
     op = match_object(message["op"], f"{path}.op", required=("vt", "ops"))
     if op["vt"] != "0x" + vt.hex():
@@ -133,21 +146,19 @@ def match_single_chain_ops(
         session.account,
         match_uint(message, "nonce", path),
         Ops(vt, tuple(Op(call.to, call.value, call.data) for call in calls)),
-        GasRefund(ZERO_ADDRESS, 0, 0),
+        refund,
     )
 
 
-def _match_refund(value: object, path: str) -> None:
-    refund = match_object(value, path, required=("token", "exchangeRate", "overhead"))
-    for name in ("exchangeRate", "overhead"):
-        if match_uint(refund, name, path) != 0:
-            refuse(
-                f"{path}.{name}",
-                "would let the executor take a fee from the account that nobody has agreed to",
-                fix="submit the intent sponsored",
-            )
-    if match_address(refund, "token", path) != ZERO_ADDRESS:
-        refuse(f"{path}.token", "names a fee token, and no fee was agreed to")
+def _match_refund(value: object, path: str, refunds: Mapping[str, GasRefundCap]) -> GasRefund:
+    found = match_object(value, path, required=("token", "exchangeRate", "overhead"))
+    token, rate, overhead = (
+        match_address(found, "token", path),
+        match_uint(found, "exchangeRate", path),
+        match_uint(found, "overhead", path),
+    )
+    check_refund(token, {"exchangeRate": rate, "overhead": overhead}, refunds, path)
+    return GasRefund(token, rate, overhead)
 
 
 def _match_calls(value: object, path: str, calls: Sequence[Execution]) -> None:

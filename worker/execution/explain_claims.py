@@ -201,9 +201,15 @@ def _makes_available(call: Execution, permitted: Mapping[str, int], wrapped: str
 
     Whether the session may make the call is its policies' to say; they judge every call of the operation.
     """
-    if call.to in permitted and call.value == 0 and len(call.data) == 68 and call.data[:4] == _APPROVE:
-        return call.data[4:36] == bytes(12) + bytes.fromhex(PERMIT2[2:])
+    if call.to in permitted and call.data[:4] == _APPROVE:
+        return is_permit2_approval(call)
     return call.to == wrapped and call.data == _DEPOSIT and 0 < call.value <= permitted.get(wrapped, 0)
+
+
+def is_permit2_approval(call: Execution) -> bool:
+    """Whether a call approves Permit2 to take a token, which only what is signed for Permit2 can use."""
+    spender = bytes(12) + bytes.fromhex(PERMIT2[2:])
+    return call.value == 0 and len(call.data) == 68 and call.data[:36] == _APPROVE + spender
 
 
 def _check_taken(taken: Mapping[tuple[int, str], int], ask: Ask, paths: Mapping[int, str]) -> None:

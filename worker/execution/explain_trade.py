@@ -9,12 +9,13 @@ and the calls on both sides. The message is rebuilt by ``worker/signing`` from t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from worker.execution.ask import Ask
-from worker.execution.explain import MAX_QUOTE_LIFE_S, check_life, refuse
+from worker.execution.explain import MAX_QUOTE_LIFE_S, check_life, check_refund, refuse
 from worker.execution.explain_claims import (
     PERMIT2_LAYERS,
     ClaimPaths,
@@ -27,11 +28,12 @@ from worker.execution.explain_claims import (
 from worker.intents.trade import MAX_SOURCES
 from worker.orchestrator.port import Quote
 from worker.policies.base import Execution
+from worker.policies.guardrails import GasRefundCap
 from worker.sessions.v2 import known_arbiters
 from worker.signing.contracts import ZERO_ADDRESS
 from worker.signing.errors import SigningInputError
 from worker.signing.intent_op import IntentPayloads, TypedPayload, payloads, read_ops
-from worker.signing.messages import SingleChainOps, TokenAmount
+from worker.signing.messages import Permit2Message, SingleChainOps, TokenAmount
 from worker.signing.structs import Ops
 
 EXECUTOR_LAYER = "INTENT_EXECUTOR"
@@ -48,15 +50,47 @@ class ExplainedTrade:
         executions: per chain every call that the signatures would allow there, in order.
         latest_s: the latest unix second at which anything can be executed.
         message: what is to be signed.
+        taken: chain -> token -> base units that are claimed there.
+        spenders: chain -> who claims them.
+        delivered: token of the target chain -> base units that arrive.
     """
 
     executions: Mapping[int, tuple[Execution, ...]]
     latest_s: int
     message: IntentPayloads
+    taken: Mapping[int, Mapping[str, int]] = field(default_factory=dict[int, Mapping[str, int]])
+    spenders: Mapping[int, str] = field(default_factory=dict[int, str])
+    delivered: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @classmethod
+    def of(
+        cls, executions: Mapping[int, tuple[Execution, ...]], latest_s: int, message: IntentPayloads
+    ) -> ExplainedTrade:
+        """With what the message's claims take and deliver."""
+        taken: dict[int, Counter[str]] = {}
+        delivered: Counter[str] = Counter()
+        spenders: dict[int, str] = {}
+        for payload in message.origins:
+            claim = payload.message
+            if not isinstance(claim, Permit2Message):
+                continue
+            spenders[payload.chain_id] = claim.spender
+            counted = taken.setdefault(payload.chain_id, Counter())
+            for item in claim.permitted:
+                counted[item.token] += item.amount
+            for item in claim.mandate.target.token_out:
+                delivered[item.token] += item.amount
+        return cls(executions, latest_s, message, taken, spenders, delivered)
 
 
 def explain_trade(
-    quote: Quote, ask: Ask, *, arbiters: Collection[str] = (), now_s: int, min_left_s: int
+    quote: Quote,
+    ask: Ask,
+    *,
+    arbiters: Collection[str] = (),
+    now_s: int,
+    min_left_s: int,
+    refunds: Mapping[int, Mapping[str, GasRefundCap]] | None = None,
 ) -> ExplainedTrade:
     """Hold an alps quote against a trade.
 
@@ -66,6 +100,7 @@ def explain_trade(
         arbiters: addresses that may be a spender besides those that the SDK knows, lower-case.
         now_s: our clock, unix seconds.
         min_left_s: how long the quote must still live.
+        refunds: what may be signed as gas refund, by chain and token; nothing by default.
 
     Raises:
         UnexplainedQuoteError: names the field.
@@ -83,7 +118,8 @@ def explain_trade(
         refuse("intentCost.hasFulfilledAll", "is not true: the route would not deliver all that was asked")
     elements = _elements(op)
     layers = [
-        _settlement(element, f"intentOp.elements[{index}]", ask) for index, element in enumerate(elements)
+        _settlement(element, f"intentOp.elements[{index}]", ask, refunds or {})
+        for index, element in enumerate(elements)
     ]
     try:
         message = payloads(op, ask.account, with_target=ask.target.session.verify_executions)
@@ -95,7 +131,7 @@ def explain_trade(
         executions, latest_s = _check_permit2(
             message, elements, ask, arbiters=known_arbiters() | frozenset(arbiters), now_s=now_s
         )
-    return ExplainedTrade(executions, max(quote.expires_s, latest_s), message)
+    return ExplainedTrade.of(executions, max(quote.expires_s, latest_s), message)
 
 
 def _elements(op: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -107,7 +143,9 @@ def _elements(op: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _settlement(element: Mapping[str, Any], path: str, ask: Ask) -> str:
+def _settlement(
+    element: Mapping[str, Any], path: str, ask: Ask, refunds: Mapping[int, Mapping[str, GasRefundCap]]
+) -> str:
     """The settlement layer of an element, its context explained."""
     mandate = _object(element.get("mandate"), f"{path}.mandate")
     qualifier = _object(mandate.get("qualifier"), f"{path}.mandate.qualifier")
@@ -136,15 +174,13 @@ def _settlement(element: Mapping[str, Any], path: str, ask: Ask) -> str:
     refund = context.get("gasRefund")
     if refund is not None or layer == EXECUTOR_LAYER:
         found = _object(refund, f"{path}.gasRefund")
-        for name in ("exchangeRate", "overhead"):
-            if str(found.get(name)) != "0":
-                refuse(
-                    f"{path}.gasRefund.{name}",
-                    "would let the executor take a fee from the account that nobody has agreed to",
-                    fix="submit the trade with sponsored gas",
-                )
-        if str(found.get("token")).lower() != ZERO_ADDRESS:
-            refuse(f"{path}.gasRefund.token", "names a fee token, and no fee was agreed to")
+        where = f"{path}.gasRefund"
+        check_refund(
+            str(found.get("token")).lower(),
+            {name: _whole(found.get(name), f"{where}.{name}") for name in ("exchangeRate", "overhead")},
+            refunds.get(_whole(element.get("chainId"), "chainId"), {}),
+            where,
+        )
     return str(layer)
 
 

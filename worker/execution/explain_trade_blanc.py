@@ -28,6 +28,7 @@ from worker.execution.typed_data import (
 from worker.intents.trade import MAX_SOURCES
 from worker.orchestrator.port import Quote
 from worker.policies.base import Execution
+from worker.policies.guardrails import GasRefundCap
 from worker.sessions.v2 import known_arbiters
 from worker.signing.contracts import PERMIT2
 from worker.signing.intent_op import TARGET_LAYERS, IntentPayloads, TypedPayload
@@ -53,7 +54,13 @@ _DOMAIN_TYPE = (("name", "string"), ("chainId", "uint256"), ("verifyingContract"
 
 
 def explain_blanc_trade(
-    quote: Quote, ask: Ask, *, arbiters: Collection[str] = (), now_s: int, min_left_s: int
+    quote: Quote,
+    ask: Ask,
+    *,
+    arbiters: Collection[str] = (),
+    now_s: int,
+    min_left_s: int,
+    refunds: Mapping[int, Mapping[str, GasRefundCap]] | None = None,
 ) -> ExplainedTrade:
     """Hold a blanc route against a trade; see ``explain_trade.explain_trade`` for the arguments.
 
@@ -83,7 +90,7 @@ def explain_blanc_trade(
         refuse("signData.origin", f"must hold 1 to {MAX_SOURCES} messages, one for each source chain used")
     listed = cast("list[Any]", origins)
     if layer == EXECUTOR_LAYER:
-        return _executor(quote, ask, sign_data, listed)
+        return _executor(quote, ask, sign_data, listed, (refunds or {}).get(ask.target.chain_id, {}))
     payloads = [_read_permit2(item, f"signData.origin[{index}]", index) for index, item in enumerate(listed)]
     destination = _read_permit2(sign_data["destination"], "signData.destination", len(listed) - 1)
     executions, latest_s = check_claims(
@@ -107,12 +114,24 @@ def explain_blanc_trade(
         if layer not in TARGET_LAYERS:
             refuse("signData.targetExecution", f"is there, and {layer} executes nothing by itself")
         if ask.target.session.verify_executions:
-            executed = _target(sign_data["targetExecution"], ask, ask.calls, len(listed) - 1)
+            executed = _target(
+                sign_data["targetExecution"],
+                ask,
+                ask.calls,
+                len(listed) - 1,
+                (refunds or {}).get(ask.target.chain_id, {}),
+            )
     message = IntentPayloads(tuple(payloads), payloads[-1], executed)
-    return ExplainedTrade(executions, max(quote.expires_s, latest_s), message)
+    return ExplainedTrade.of(executions, max(quote.expires_s, latest_s), message)
 
 
-def _executor(quote: Quote, ask: Ask, sign_data: Mapping[str, Any], origins: Sequence[Any]) -> ExplainedTrade:
+def _executor(
+    quote: Quote,
+    ask: Ask,
+    sign_data: Mapping[str, Any],
+    origins: Sequence[Any],
+    refunds: Mapping[str, GasRefundCap],
+) -> ExplainedTrade:
     """Calls on the target chain alone: nothing is claimed, and tokens for somebody else are transfers behind ours."""
     if len(origins) != 1:
         refuse("signData.origin", f"must hold exactly one message with {EXECUTOR_LAYER}")
@@ -123,15 +142,15 @@ def _executor(quote: Quote, ask: Ask, sign_data: Mapping[str, Any], origins: Seq
         refuse("cost.input", f"takes tokens elsewhere, and {EXECUTOR_LAYER} takes none")
     target = ask.target
     wanted = (*ask.calls, *(transfers(ask) if ask.recipient != ask.account else ()))
-    origin = _matched(origins[0], "signData.origin[0]", ask, wanted)
-    destination = _matched(sign_data["destination"], "signData.destination", ask, wanted)
+    origin = _matched(origins[0], "signData.origin[0]", ask, wanted, refunds)
+    destination = _matched(sign_data["destination"], "signData.destination", ask, wanted, refunds)
     if destination.nonce != origin.nonce:
         refuse("signData.destination.message.nonce", "differs from that of the origin it repeats")
     chain = target.chain_id
     payload = TypedPayload("single-chain-ops", chain, origin.digest(chain), origin, 0)
     executed = None
     if target.session.verify_executions and sign_data.get("targetExecution") is not None:
-        executed = _target(sign_data["targetExecution"], ask, wanted, 0)
+        executed = _target(sign_data["targetExecution"], ask, wanted, 0, refunds)
     return ExplainedTrade(
         {chain: (*ask.pre_claim(target), *wanted)},
         quote.expires_s,
@@ -139,15 +158,27 @@ def _executor(quote: Quote, ask: Ask, sign_data: Mapping[str, Any], origins: Seq
     )
 
 
-def _target(value: object, ask: Ask, calls: Sequence[Execution], index: int) -> TypedPayload:
+def _target(
+    value: object,
+    ask: Ask,
+    calls: Sequence[Execution],
+    index: int,
+    refunds: Mapping[str, GasRefundCap],
+) -> TypedPayload:
     chain = ask.target.chain_id
-    executed = _matched(value, "signData.targetExecution", ask, calls)
+    executed = _matched(value, "signData.targetExecution", ask, calls, refunds)
     return TypedPayload("single-chain-ops", chain, executed.digest(chain), executed, index)
 
 
-def _matched(value: object, path: str, ask: Ask, calls: Sequence[Execution]) -> SingleChainOps:
+def _matched(
+    value: object,
+    path: str,
+    ask: Ask,
+    calls: Sequence[Execution],
+    refunds: Mapping[str, GasRefundCap],
+) -> SingleChainOps:
     vt = bytes([VT_ERC7579, ask.signature_mode]).ljust(32, b"\0")
-    return match_single_chain_ops(value, path, ask.target.session, calls, vt=vt)
+    return match_single_chain_ops(value, path, ask.target.session, calls, vt=vt, refunds=refunds)
 
 
 def _paths(at: str) -> ClaimPaths:

@@ -20,6 +20,7 @@ from worker.chain.errors import ChainError
 from worker.errors import ExecutorError, InputError
 from worker.execution.enqueue import enqueue
 from worker.execution.runtime import Runtime
+from worker.execution.strategy_guardrails import store_changed, store_guardrails
 from worker.execution.tokens import token_table
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
@@ -141,6 +142,7 @@ def wake(runtime: Runtime, strategies: Sequence[ScheduledStrategy]) -> int:
     for strategy in strategies:
         why = paused.get("everything") or paused.get(f"strategy {strategy.name}") or ""
         try:
+            store_changed(runtime, (strategy,))
             made += _Evaluation(runtime, strategy, f"paused: {why}" if why else "").run()
         except FenceLostError as error:
             log.info("evaluation given up", strategy=strategy.name, error=str(error))
@@ -320,6 +322,7 @@ class _Evaluation:
     def _act(
         self, slot: str, slot_s: int, intent: TradeIntent, decision: Act, done: dict[str, Any]
     ) -> Enqueued:
+        store_guardrails(self.runtime, self.strategy)
         self._commit(pending=slot, pending_memory=decision.memory)
         try:
             enqueued = enqueue(self.runtime, intent)
@@ -477,7 +480,9 @@ class _Evaluation:
             not_after=until_s,
             source=last.source,
             note=f"{last.note} (retry {number} of {retry.times})",
+            swaps=last.swaps,
         )
+        store_guardrails(self.runtime, self.strategy)
         try:
             enqueued = enqueue(self.runtime, again)
         except IdempotencyConflictError:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Histogram
 
+from worker.intents.guardrails import NAMES
 from worker.intents.model import IntentRecord
 from worker.intents.states import FINAL, State
 
@@ -24,6 +25,7 @@ _REASONS = frozenset(
     {
         *("spending-limits", "time-frame", "usage-limit", "value-limit", "universal-action", "arg-policy"),
         *("intent-execution", "permit2-claim", "sudo", "session", "quote", "orchestrator"),
+        *(f"guardrail {name}" for name in NAMES),
     }
 )
 

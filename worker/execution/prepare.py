@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from worker.execution import executor_nonce
+from worker.execution.approval import RULES, end_if_late, wait_for_approval
 from worker.execution.attempt import Attempt, held_back, run_stage
 from worker.execution.errors import (
     ClockSkewError,
@@ -12,6 +13,17 @@ from worker.execution.errors import (
     PausedError,
     PolicyDeniedError,
     SessionUnusableError,
+)
+from worker.execution.flows import flows_of
+from worker.execution.guardrails import (
+    Part,
+    charges,
+    over_time,
+    quote_left_s,
+    refund_caps,
+    require_session_left,
+    require_within,
+    rules_mark,
 )
 from worker.execution.metrics import REQUESTS, timed
 from worker.execution.retry import read_again
@@ -22,11 +34,12 @@ from worker.execution.whitelist import read_whitelist
 from worker.execution.wire import explain, quote_request
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
-from worker.ledger.errors import LimitExceededError
+from worker.ledger.errors import GuardrailExceededError, LimitExceededError
 from worker.orchestrator.jwt_auth import sponsored_digest
 from worker.policies.base import CounterChange, Deny, Execution
 from worker.policies.evaluate import evaluate
 from worker.sessions import emissary
+from worker.sessions.chains import chain_of
 from worker.sessions.importing import RegisteredSession
 from worker.signing.contracts import OWNABLE_VALIDATOR, SMART_SESSION_EMISSARY
 from worker.signing.intent_op import IntentPayloads
@@ -68,6 +81,14 @@ def _work(attempt: Attempt) -> None:
         return
     session = usable_session(runtime, record.intent.session_id)
     require_running(runtime, record.intent, session)
+    if end_if_late(attempt, (session,)):
+        return
+    source = record.intent.source
+    require_session_left(session, source, now_s=runtime.now_s)
+    part = part_of(session, record.intent)
+    require_within(part, record.intent.swaps)
+    if wait_for_approval(attempt, (part,)):
+        return
     state = read_chain(runtime, session)
     enable = must_enable(session, state)
     calls = record.intent.calls
@@ -86,7 +107,8 @@ def _work(attempt: Attempt) -> None:
         calls=calls,
         enable=enable,
         now_s=now_s,
-        min_left_s=runtime.settings.min_quote_left_s,
+        min_left_s=quote_left_s(runtime.settings.min_quote_left_s, source, session),
+        refunds=refund_caps(part.rules),
     )
     changes = judge(
         runtime, session, state, explained.executions, latest_s=explained.latest_s, ahead=len(ours)
@@ -97,6 +119,7 @@ def _work(attempt: Attempt) -> None:
             "every policy passed, the quote is what was asked for, budgets reserved",
             next_stage="sign",
             reserve=(*changes, *enable_once(session, enable=enable)),
+            charges=charges((part,)),
             fields={
                 "quote": quote.raw,
                 "quote_expires_s": str(quote.expires_s),
@@ -106,8 +129,11 @@ def _work(attempt: Attempt) -> None:
                 executor_nonce.FIELD: executor_nonce.nonces_of(explained.message),
                 "api_version": quote.version,
                 "intent_digest": sponsored_digest(request),
+                RULES: rules_mark(((session, source),)),
             },
         )
+    except GuardrailExceededError as error:
+        raise over_time(error, (part,)) from None
     except LimitExceededError as error:
         if error.policy == ENABLE_POLICY:
             raise EnablingError(
@@ -116,6 +142,12 @@ def _work(attempt: Attempt) -> None:
                 fix="it goes on once that has ended",
             ) from None
         raise PolicyDeniedError(over_limit(error, session), field=error.policy) from None
+
+
+def part_of(session: RegisteredSession, intent: TradeIntent) -> Part:
+    """What an intent's calls take, and the guardrails that hold for them."""
+    flows = flows_of(intent.calls, account=session.account, wrapped=chain_of(session.chain_id).wrapped)
+    return Part(session, session.rules_of(intent.source), flows)
 
 
 def over_limit(error: LimitExceededError, session: RegisteredSession) -> str:

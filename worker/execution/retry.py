@@ -22,7 +22,7 @@ from worker.keys.errors import (
     KeyStoreRateLimitedError,
     KeyStoreUnavailableError,
 )
-from worker.ledger.errors import LedgerLostError
+from worker.ledger.errors import GuardrailsChangedError, LedgerLostError
 from worker.ledger.marks import StateDirError
 from worker.ledger.redis_ledger import FORGED
 from worker.orchestrator.errors import (
@@ -64,6 +64,7 @@ LEDGER_LOST = "LEDGER_LOST"
 #: The first row whose class matches counts: special cases stand above their base classes.
 PLANS: tuple[tuple[type[BaseException], Plan], ...] = (
     (EnablingError, Plan(Move.RETRY)),
+    (GuardrailsChangedError, Plan(Move.RETRY)),
     (StaleQuoteError, Plan(Move.RETRY, "QUOTE")),
     (ClockSkewError, Plan(Move.RETRY, "CLOCK")),
     (WrongChainError, Plan(Move.RETRY, "WRONG_CHAIN")),

@@ -77,6 +77,8 @@ class Runtime:
         self.now_ms = clock
         #: Intents that this process may hold a lease of without working on them: Redis went away meanwhile.
         self.hanging: set[str] = set()
+        #: Strategy -> its session and guardrails as this process has last stored them.
+        self.stored_guardrails: dict[str, tuple[str, str]] = {}
         #: When this process last looked whether the ledger is whole, unix ms.
         self.looked_ms = 0
         #: When it last looked for what becomes of intents that were completed early, unix ms.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
+from worker.execution.approval import RULES, end_if_late
 from worker.execution.attempt import Attempt, held_back, run_stage
 from worker.execution.errors import UnexplainedQuoteError
+from worker.execution.guardrails import quote_left_s, refund_caps, require_session_left, rules_mark
 from worker.execution.metrics import KEYS, timed
 from worker.execution.prepare import (
     digests,
@@ -66,7 +69,13 @@ def _work(attempt: Attempt) -> None:
         expires_s=record.quote_expires_s,
     )
     explained = explain(
-        quote, session=session, calls=record.intent.calls, enable=enable, now_s=now_s, min_left_s=0
+        quote,
+        session=session,
+        calls=record.intent.calls,
+        enable=enable,
+        now_s=now_s,
+        min_left_s=0,
+        refunds=refund_caps(session.rules_of(record.intent.source)),
     )
     ahead = len(explained.executions) - len(record.intent.calls)
     judge(runtime, session, state, explained.executions, latest_s=explained.latest_s, ahead=ahead)
@@ -78,7 +87,8 @@ def _work(attempt: Attempt) -> None:
             fix="the record was altered: look at who writes to Redis",
         )
     # the last moment: what was read above may be seconds old
-    require_running(runtime, record.intent, session)
+    if stopped_at_last(attempt, (session,)):
+        return
     with timed(KEYS), runtime.tracing.step("keys.sign"):
         used = UsedKeys(runtime.keys)
         members = signatures(message, session, used, enable=enable)
@@ -113,6 +123,42 @@ class UsedKeys:
     def words(self) -> str:
         """``<address>@<version> …``; a store without versions leaves that empty."""
         return " ".join(f"{address}@{version}" for address, version in self._used.items())
+
+
+def stopped_at_last(attempt: Attempt, sessions: Sequence[RegisteredSession]) -> bool:
+    """The last look before the keys are taken, at what may have changed since the intent was judged.
+
+    Returns:
+        Whether the record has left its state: it has become too late, or it has to be judged or quoted again.
+
+    Raises:
+        PausedError, SessionUnusableError: an operator has stopped it.
+        GuardrailDeniedError: a session is not valid for long enough any more.
+        SessionNotFoundError, SessionCorruptError, SessionStoreUnavailableError, LedgerUnavailableError
+    """
+    runtime, record = attempt.runtime, attempt.record
+    source = record.intent.source
+    for session in sessions:
+        require_running(runtime, record.intent, session)
+    now = [replace(session, rules=runtime.sessions.rules(session.session_id)) for session in sessions]
+    if rules_mark((session, source) for session in now) != record.fields.get(RULES, ""):
+        attempt.move(
+            State.QUEUED,
+            "the guardrails have changed since it was authorized; it is judged again",
+            next_stage="prepare",
+        )
+        return True
+    if end_if_late(attempt, now):
+        return True
+    least_s = quote_left_s(runtime.settings.min_quote_left_s, source, *now)
+    if record.quote_expires_s <= runtime.now_s + least_s:
+        attempt.move(
+            State.QUEUED, "the quote ran out before it was signed; a new one is needed", next_stage="prepare"
+        )
+        return True
+    for session in now:
+        require_session_left(session, source, now_s=runtime.now_s)
+    return False
 
 
 def signatures(

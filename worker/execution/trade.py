@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from worker.execution import executor_nonce
+from worker.execution.approval import RULES, end_if_late, wait_for_approval
 from worker.execution.ask import Ask, Leg, check_legs
 from worker.execution.attempt import Attempt
 from worker.execution.errors import EnablingError, PolicyDeniedError, UnexplainedQuoteError
+from worker.execution.explain_claims import is_permit2_approval
 from worker.execution.explain_trade import ExplainedTrade, explain_trade
 from worker.execution.explain_trade_blanc import explain_blanc_trade
+from worker.execution.flows import flows_of
+from worker.execution.guardrails import (
+    Part,
+    charges,
+    over_time,
+    quote_left_s,
+    refund_caps,
+    require_fee,
+    require_rate,
+    require_session_left,
+    require_within,
+    rules_mark,
+)
 from worker.execution.metrics import KEYS, REQUESTS, timed
 from worker.execution.prepare import (
     ENABLE_POLICY,
@@ -26,18 +42,20 @@ from worker.execution.prepare import (
     usable_session,
 )
 from worker.execution.retry import read_again
+from worker.execution.route_request import DUMMY_PRE_CLAIM
 from worker.execution.runtime import Runtime, version_of
-from worker.execution.sign import UsedKeys, emissary_form, signed_by_all
+from worker.execution.sign import UsedKeys, emissary_form, signed_by_all, stopped_at_last
 from worker.execution.trade_request import blanc_trade_request, trade_request
 from worker.execution.wire import ALPS, blanc_mock, stored_quote, submit_body
 from worker.intents.model import LATEST, TradeIntent
 from worker.intents.states import State
 from worker.intents.trade import Trade
 from worker.keys.port import KeyGiver
-from worker.ledger.errors import LimitExceededError
+from worker.ledger.errors import GuardrailExceededError, LimitExceededError
 from worker.orchestrator.jwt_auth import sponsored_digest
 from worker.orchestrator.port import ApiVersion, Quote
 from worker.policies.base import CounterChange
+from worker.sessions.chains import chain_of
 from worker.sessions.importing import RegisteredSession
 from worker.signing import session_signature
 from worker.signing.claim_policy import claim_policy_data
@@ -53,6 +71,17 @@ def prepare_trade(attempt: Attempt) -> None:
     runtime, record = attempt.runtime, attempt.record
     ask, states = read_ask(runtime, record.intent)
     # before the orchestrator hears of it: a refused trade costs no quote
+    sessions = tuple(leg.session for leg in ask.legs)
+    if end_if_late(attempt, sessions):
+        return
+    source = record.intent.source
+    for session in sessions:
+        require_session_left(session, source, now_s=runtime.now_s)
+    parts = trade_parts(ask, source)
+    for part in parts:
+        require_within(part, record.intent.swaps)
+    if wait_for_approval(attempt, parts):
+        return
     for leg in ask.legs:
         ours = (*ask.pre_claim(leg), *(ask.calls if leg == ask.target else ()))
         if ours:
@@ -67,7 +96,10 @@ def prepare_trade(attempt: Attempt) -> None:
     request = _request(ask, runtime.orchestrator.version)
     with timed(REQUESTS, "quote"), runtime.tracing.step("orchestrator.quote"):
         quote = read_again(lambda: runtime.orchestrator.quote(request))
-    explained = _explained(runtime, quote, ask, min_left_s=runtime.settings.min_quote_left_s)
+    least_s = quote_left_s(runtime.settings.min_quote_left_s, source, *sessions)
+    explained = _explained(runtime, quote, ask, source, min_left_s=least_s)
+    parts = trade_parts(ask, source, explained)
+    require_trade_within(ask, parts, explained, quote.cost)
     reserve = _judge_all(runtime, ask, states, explained)
     try:
         attempt.move(
@@ -75,6 +107,7 @@ def prepare_trade(attempt: Attempt) -> None:
             "every policy passed on every chain, the quote is what was asked for, budgets reserved",
             next_stage="sign",
             reserve=reserve,
+            charges=charges(parts),
             fields={
                 "quote": quote.raw,
                 "quote_expires_s": str(quote.expires_s),
@@ -85,8 +118,11 @@ def prepare_trade(attempt: Attempt) -> None:
                 executor_nonce.FIELD: executor_nonce.nonces_of(explained.message),
                 "api_version": quote.version,
                 "intent_digest": sponsored_digest(request),
+                RULES: rules_mark((session, source) for session in sessions),
             },
         )
+    except GuardrailExceededError as error:
+        raise over_time(error, parts) from None
     except LimitExceededError as error:
         if error.policy == ENABLE_POLICY:
             raise EnablingError(
@@ -109,7 +145,7 @@ def sign_trade(attempt: Attempt) -> None:
     quote = stored_quote(
         version_of(record), record.quote, quote_id=record.orchestrator_id, expires_s=record.quote_expires_s
     )
-    explained = _explained(runtime, quote, ask, min_left_s=0)
+    explained = _explained(runtime, quote, ask, record.intent.source, min_left_s=0)
     _judge_all(runtime, ask, states, explained)
     if digests(explained.message) != record.fields.get("digests"):
         raise UnexplainedQuoteError(
@@ -118,8 +154,8 @@ def sign_trade(attempt: Attempt) -> None:
             fix="the record was altered: look at who writes to Redis",
         )
     # the last moment: what was read above may be seconds old
-    for leg in ask.legs:
-        require_running(runtime, record.intent, leg.session)
+    if stopped_at_last(attempt, tuple(leg.session for leg in ask.legs)):
+        return
     with timed(KEYS), runtime.tracing.step("keys.sign"):
         used = UsedKeys(runtime.keys)
     members = trade_signatures(explained.message, ask, used)
@@ -145,9 +181,104 @@ def _request(ask: Ask, version: ApiVersion) -> dict[str, Any]:
     )
 
 
-def _explained(runtime: Runtime, quote: Quote, ask: Ask, *, min_left_s: int) -> ExplainedTrade:
+def _explained(runtime: Runtime, quote: Quote, ask: Ask, source: str, *, min_left_s: int) -> ExplainedTrade:
     explain = explain_trade if quote.version == ALPS else explain_blanc_trade
-    return explain(quote, ask, arbiters=runtime.settings.arbiters, now_s=runtime.now_s, min_left_s=min_left_s)
+    return explain(
+        quote,
+        ask,
+        arbiters=runtime.settings.arbiters,
+        now_s=runtime.now_s,
+        min_left_s=min_left_s,
+        refunds={leg.chain_id: refund_caps(leg.session.rules_of(source)) for leg in ask.legs},
+    )
+
+
+def trade_parts(ask: Ask, source: str, explained: ExplainedTrade | None = None) -> tuple[Part, ...]:
+    """What a trade takes on each chain, and the guardrails that hold there.
+
+    Args:
+        ask: the trade.
+        source: the intent's.
+        explained: its quote; without one, the most that the trade allows.
+    """
+    parts: list[Part] = []
+    for leg in ask.legs:
+        chain_id, target = leg.chain_id, leg == ask.target
+        if explained is None:
+            calls = [*ask.trade.calls_on(chain_id), *(ask.calls if target else ())]
+            taken = {item.token: item.amount for item in ask.trade.spend if item.chain_id == chain_id}
+        else:
+            ours = {*ask.trade.calls_on(chain_id), *ask.calls}
+            calls = [
+                call
+                for call in explained.executions.get(chain_id, ())
+                # an approval to Permit2 that the route adds takes nothing: its spender does, and is judged by itself
+                if call != DUMMY_PRE_CLAIM and (call in ours or not is_permit2_approval(call))
+            ]
+            taken = explained.taken.get(chain_id, {})
+            if not target and not calls and not taken:
+                continue
+        spender = explained.spenders.get(chain_id) if explained is not None else None
+        flows = flows_of(
+            calls,
+            account=ask.account,
+            wrapped=chain_of(chain_id).wrapped,
+            taken=taken,
+            receivers=(ask.recipient,) if target and ask.trade.tokens else (),
+            spenders=(spender,) if spender else (),
+        )
+        own = leg.session.session_id == ask.target.session.session_id
+        parts.append(Part(leg.session, leg.session.rules_of(source), flows, own))
+    return tuple(parts)
+
+
+def require_trade_within(
+    ask: Ask, parts: Sequence[Part], explained: ExplainedTrade, cost: Mapping[str, Any]
+) -> None:
+    """Hold what a trade's quote takes, costs and brings against every guardrail that does not depend on time.
+
+    Raises:
+        GuardrailDeniedError
+    """
+    sold: Counter[str] = Counter()
+    for tokens in explained.taken.values():
+        sold.update(tokens)
+    fees = trade_fees(ask, explained, cost)
+    for part in parts:
+        require_within(part)
+        for rules in part.rules:
+            require_rate(part, rules, sold, explained.delivered)
+            if part.own:
+                require_fee(part, rules, fees)
+
+
+def trade_fees(ask: Ask, explained: ExplainedTrade, cost: Mapping[str, Any]) -> dict[str, int]:
+    """What a trade costs, in tokens of the target chain, base units.
+
+    The larger of what the quote states, and of what is taken of a token and does not arrive: a token on two chains is the
+    same one if its symbol is.
+    """
+    fees: dict[str, int] = {}
+    stated = cost.get("tokensReceived")
+    for item in cast("list[Any]", stated) if isinstance(stated, list) else []:
+        entry = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        fee, token = str(entry.get("fee", "0")), str(entry.get("tokenAddress", "")).lower()
+        if fee.isascii() and fee.isdigit():
+            fees[token] = max(fees.get(token, 0), int(fee))
+    if len(explained.delivered) != 1:
+        return fees
+    [(token, arrived)] = explained.delivered.items()
+    there = chain_of(ask.target.chain_id).token_at(token)
+    taken = 0
+    for chain_id, tokens in explained.taken.items():
+        for address, amount in tokens.items():
+            here = chain_of(chain_id).token_at(address)
+            if there is None or here is None or here.symbol != there.symbol:
+                return fees
+            # rounded up: what is lost in it is no gain
+            taken += -(-amount * 10**there.decimals // 10**here.decimals)
+    fees[token] = max(fees.get(token, 0), taken - arrived)
+    return fees
 
 
 def read_ask(runtime: Runtime, intent: TradeIntent) -> tuple[Ask, Mapping[int, ChainState]]:

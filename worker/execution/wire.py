@@ -21,6 +21,7 @@ from worker.execution.route_request import (
 from worker.orchestrator import exact_json
 from worker.orchestrator.port import ApiVersion, Quote
 from worker.policies.base import Execution
+from worker.policies.guardrails import GasRefundCap
 from worker.sessions.importing import RegisteredSession
 from worker.signing.contracts import SMART_SESSION_EMISSARY
 from worker.signing.intent_op import payloads
@@ -128,6 +129,7 @@ def explain(
     enable: bool,
     now_s: int,
     min_left_s: int,
+    refunds: Mapping[str, GasRefundCap] | None = None,
 ) -> Explained:
     """Hold a quote of either version against what was asked for; see ``check_quote`` for the arguments.
 
@@ -138,10 +140,22 @@ def explain(
     """
     if quote.version == BLANC:
         return explain_blanc(
-            quote, session=session, calls=calls, enable=enable, now_s=now_s, min_left_s=min_left_s
+            quote,
+            session=session,
+            calls=calls,
+            enable=enable,
+            now_s=now_s,
+            min_left_s=min_left_s,
+            refunds=refunds,
         )
     executions, latest_s = check_quote(
-        quote, session=session, calls=calls, enable=enable, now_s=now_s, min_left_s=min_left_s
+        quote,
+        session=session,
+        calls=calls,
+        enable=enable,
+        now_s=now_s,
+        min_left_s=min_left_s,
+        refunds=refunds,
     )
     message = payloads(quote.intent_op, session.account, with_target=session.verify_executions)
     return Explained(executions, latest_s, message)

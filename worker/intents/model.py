@@ -13,6 +13,33 @@ from worker.policies.base import CounterChange, Execution
 
 
 @dataclass(frozen=True, slots=True)
+class Swap:
+    """What the calls of an intent sell and receive at least; base units, lower-case addresses.
+
+    It says nothing to the chain: guardrails hold it against the calldata and against their reference prices.
+    """
+
+    sell: str
+    sell_amount: int
+    buy: str
+    least: int
+
+    def to_json(self) -> dict[str, str]:
+        """Decimal strings; ``from_json`` is the inverse."""
+        return {
+            "sell": self.sell,
+            "sellAmount": str(self.sell_amount),
+            "buy": self.buy,
+            "least": str(self.least),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, str]) -> Swap:
+        """The inverse of ``to_json``."""
+        return cls(value["sell"], int(value["sellAmount"]), value["buy"], int(value["least"]))
+
+
+@dataclass(frozen=True, slots=True)
 class TradeIntent:
     """What an operator or a strategy asks for.
 
@@ -26,6 +53,7 @@ class TradeIntent:
         note: free text for people, e.g. ``transfer 10 USDC to 0x…``.
         urgent: to be worked on before everything that is not: a stop-loss, say.
         trade: tokens, other chains and terms, for intents that are more than calls on one chain.
+        swaps: what the calls swap, if whoever made them says so; reference prices cannot be kept otherwise.
     """
 
     session_id: str
@@ -37,6 +65,7 @@ class TradeIntent:
     note: str = ""
     urgent: bool = False
     trade: Trade | None = None
+    swaps: tuple[Swap, ...] = ()
 
     @property
     def intent_id(self) -> str:
@@ -66,7 +95,8 @@ class TradeIntent:
             }
             # only where it says something: the payloads of earlier records keep their hashes
             | ({"urgent": True} if self.urgent else {})
-            | ({} if self.trade is None else {"trade": self.trade.to_json()}),
+            | ({} if self.trade is None else {"trade": self.trade.to_json()})
+            | ({"swaps": [swap.to_json() for swap in self.swaps]} if self.swaps else {}),
             sort_keys=True,
             separators=(",", ":"),
         )
@@ -94,6 +124,7 @@ class TradeIntent:
             note=note,
             urgent=value.get("urgent", False),
             trade=Trade.from_json(value["trade"]) if "trade" in value else None,
+            swaps=tuple(Swap.from_json(item) for item in value.get("swaps", ())),
         )
 
 

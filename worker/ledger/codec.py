@@ -53,6 +53,8 @@ _OURS = frozenset(
         "history",
         "fields",
         "intent",
+        "approved_by",
+        "approved_ms",
     }
 )
 _FREE = "f:"
@@ -137,6 +139,12 @@ def charges_json(charges: Sequence[Charge]) -> str:
     if not charges:
         return ""
     for charge in charges:
+        if charge.session and not _SESSION.fullmatch(charge.session):
+            raise LedgerInputError(
+                f"{charge.session!r} is no session",
+                field=f"guardrails of {charge.scope}",
+                fix="pass 16 hex digits",
+            )
         for value in (*charge.amounts.values(), *(cap.limit for cap in charge.caps)):
             if type(value) is not int or not 0 <= value <= MAX_UINT256:
                 raise LedgerInputError(
@@ -154,6 +162,7 @@ def charges_json(charges: Sequence[Charge]) -> str:
                 ],
                 "cooldownMs": str(charge.cooldown_ms),
                 "maxInFlight": str(charge.max_in_flight),
+                **({"session": charge.session} if charge.session else {}),
             }
             for charge in charges
         ],

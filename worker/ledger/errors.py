@@ -137,10 +137,12 @@ class GuardrailExceededError(RefusedError):
         limit: base units, milliseconds, or trades.
         used: the same unit; of a cooldown what has passed of it.
         amount: what the trade takes of the token, base units.
+        session: whose guardrails, 16 hex digits; ``""`` for the intent's own session.
     """
 
     def __init__(self, charge: Charge, kind: str, *, token: str, limit: int, used: int) -> None:
         self.scope = charge.scope
+        self.session = charge.session
         self.kind = kind
         self.token = token
         self.limit = limit

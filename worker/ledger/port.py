@@ -52,6 +52,7 @@ class Charge:
         caps: of the tokens in ``amounts``.
         cooldown_ms: between the starts of two trades; 0: none.
         max_in_flight: 0: any number.
+        session: whose guardrails they are, 16 hex digits; ``""`` for the intent's own session.
     """
 
     scope: str
@@ -61,6 +62,7 @@ class Charge:
     caps: tuple[WindowCap, ...] = ()
     cooldown_ms: int = 0
     max_in_flight: int = 0
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ class Guardrails(StrictModel):
         max_lateness_s: seconds after its time (enqueued, or its slot) within which an intent must be signed.
         min_session_left_s: seconds for which the session must still be valid.
         min_quote_left_s: seconds for which the quote must still be valid.
+        max_fee: the most of a token that a trade may cost: what is taken of it and not delivered.
         max_gas_refund: what may be signed as gas refund; without it a refund must be zero.
         min_rates: reference prices; a swap must receive at least that much, less ``max_slippage_bps``.
         max_slippage_bps: hundredths of a percent below the reference price (and a quoted amount) that are taken.
@@ -93,11 +94,19 @@ class Guardrails(StrictModel):
     max_lateness_s: Seconds | None = None
     min_session_left_s: Seconds | None = None
     min_quote_left_s: Seconds | None = None
+    max_fee: Amounts = ()
     max_gas_refund: Annotated[tuple[GasRefundCap, ...], BeforeValidator(_as_tuple)] = ()
     min_rates: Annotated[tuple[MinRate, ...], BeforeValidator(_as_tuple)] = ()
     max_slippage_bps: Annotated[int, Field(ge=0, lt=BPS)] | None = None
 
-    AMOUNTS: ClassVar[tuple[str, ...]] = ("per_trade", "per_hour", "per_day", "per_week", "approval_above")
+    AMOUNTS: ClassVar[tuple[str, ...]] = (
+        "per_trade",
+        "per_hour",
+        "per_day",
+        "per_week",
+        "approval_above",
+        "max_fee",
+    )
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

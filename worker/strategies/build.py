@@ -34,6 +34,7 @@ def intent_of(
         not_after=until_s,
         source=f"strategy:{strategy.name}",
         note=act.note,
+        swaps=act.swaps,
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any, cast
 from zoneinfo import available_timezones
 
 from worker.intents.amount import TokenResolver
+from worker.intents.guardrails import GuardrailInputError, read_guardrails
+from worker.policies.guardrails import Guardrails
 from worker.strategies import trades, transfer
 from worker.strategies.conditions import Condition, read_condition
 from worker.strategies.cron import Cron, parse_cron
@@ -194,6 +196,7 @@ def _strategy(fields: Fields) -> ScheduledStrategy:
         jitter_s=_jitter(fields),
         retry=_retry(fields, kind),
         pause_after=fields.whole("pause_after", 0, 1_000, default=3),
+        guardrails=_guardrails(fields),
     )
     fields.finish()
     _check(strategy, fields)
@@ -271,6 +274,22 @@ def _retry(fields: Fields, kind: str) -> Retry | None:
     found = Retry(table.whole("times", 0, 100), table.maybe("after", as_duration, 3_600))
     table.finish()
     return found if found.times else None
+
+
+def _guardrails(fields: Fields) -> Guardrails:
+    if not fields.has("guardrails"):
+        return Guardrails()
+    entry = fields.raw("guardrails")
+    if not isinstance(entry, dict):
+        raise StrategyError(
+            f"is {kind_of(entry)}, not a table",
+            field=fields.place("guardrails"),
+            fix="write [strategies.guardrails]",
+        )
+    try:
+        return read_guardrails(cast("dict[str, Any]", entry), fields.tokens, at=fields.place("guardrails"))
+    except GuardrailInputError as error:
+        raise StrategyError(error.message, field=error.field, fix=error.fix) from None
 
 
 def _check(strategy: ScheduledStrategy, fields: Fields) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from worker.policies.guardrails import Guardrails
 from worker.strategies.conditions import Condition
 from worker.strategies.events import OnEvent
 from worker.strategies.port import Strategy
@@ -43,6 +44,7 @@ class ScheduledStrategy:
         jitter_s: each slot is fired up to so many seconds later, the same delay however often it is asked for.
         retry: what to do after an intent that failed.
         pause_after: after so many fires in a row that failed for want of money it pauses itself; 0: never.
+        guardrails: what its intents are held to, beside the session's.
     """
 
     name: str
@@ -62,3 +64,4 @@ class ScheduledStrategy:
     jitter_s: int = 0
     retry: Retry | None = None
     pause_after: int = 3
+    guardrails: Guardrails = field(default_factory=Guardrails)

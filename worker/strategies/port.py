@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from worker.intents.model import Swap
 from worker.policies.base import Execution
 
 ENTRY_POINTS = "session_executor.strategies"
@@ -69,11 +70,14 @@ class Act:
         calls: at least one.
         note: words for people.
         memory: what to remember; stored in one step with the slot.
+        swaps: what the calls swap, and for how much at least. Where a guardrail sets a reference price for a token that is
+            sold, calls that do not say so are refused.
     """
 
     calls: tuple[Execution, ...]
     note: str
     memory: Mapping[str, str] = field(default_factory=dict[str, str])
+    swaps: tuple[Swap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

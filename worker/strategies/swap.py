@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from worker.intents.amount import TokenInfo, format_amount
+from worker.intents.model import Swap
 from worker.policies.base import Execution
 from worker.strategies.encode import Template, read_template
 from worker.strategies.errors import PriceError, StrategyError
@@ -36,8 +37,8 @@ class Router:
 
     def swap(
         self, moment: Moment, source: PriceSource, price: Fraction, *, sell: TokenInfo, amount_in: int
-    ) -> tuple[tuple[Execution, ...], int, str]:
-        """The calls, the least that comes out (base units of the other token), and words.
+    ) -> tuple[tuple[Execution, ...], Swap, str]:
+        """The calls, what they swap with the least that comes out, and words.
 
         Raises:
             PriceError: the amount is too small for anything to come out.
@@ -67,10 +68,11 @@ class Router:
             ),
         )
         words = f"swap {format_amount(amount_in, sell)} for at least {format_amount(least, buy)}"
+        swap = Swap(sell.address, amount_in, buy.address, least)
         if native:
-            return (call,), least, words
+            return (call,), swap, words
         approve = _APPROVE + bytes(12) + bytes.fromhex(self.address[2:]) + amount_in.to_bytes(32)
-        return (Execution(sell.address, 0, approve), call), least, words
+        return (Execution(sell.address, 0, approve), call), swap, words
 
 
 def read_router(fields: Fields) -> Router:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from worker.intents.amount import Amount, TokenInfo
+from worker.intents.model import Swap
 from worker.policies.base import Execution
 from worker.strategies.errors import StrategyError
 from worker.strategies.fields import NATIVE_TOKEN, Fields, as_percent
@@ -47,8 +48,8 @@ class SwapParts:
             assert self.total is not None
             return Wait(f"the total of {self.total} is sold", finished=True)
         price = self.source.read(moment.reads)
-        calls, _, words = self.router.swap(moment, self.source, price, sell=sell, amount_in=amount)
-        return Act(calls, words)
+        calls, swap, words = self.router.swap(moment, self.source, price, sell=sell, amount_in=amount)
+        return Act(calls, words, swaps=(swap,))
 
     def describe(self) -> str:
         """See ``Strategy``."""
@@ -143,27 +144,30 @@ class Rebalance:
             return Wait(f"every weight is within {float(self.threshold):.2%} of its target")
         calls: list[Execution] = []
         words: list[str] = []
+        swaps: list[Swap] = []
         for holding, price, gap, amount in zip(self.holdings, prices, gaps, held, strict=True):
             sold = min(amount, holding.source.value(-gap, price, of=self.quote)) if gap < 0 else 0
             if sold > 0:
-                made, least, text = self.router.swap(
+                made, swap, text = self.router.swap(
                     moment, holding.source, price, sell=holding.source.base, amount_in=sold
                 )
                 calls += made
                 words.append(text)
-                cash += least
+                swaps.append(swap)
+                cash += swap.least
         for holding, price, gap in zip(self.holdings, prices, gaps, strict=True):
             spent = min(gap, cash)
             if spent > 0 and holding.source.value(spent, price, of=self.quote) > 0:
-                made, _, text = self.router.swap(
+                made, swap, text = self.router.swap(
                     moment, holding.source, price, sell=self.quote, amount_in=spent
                 )
                 calls += made
                 words.append(text)
+                swaps.append(swap)
                 cash -= spent
-        return (
-            Act(tuple(calls), "; ".join(words)) if calls else Wait("the differences are too small to trade")
-        )
+        if not calls:
+            return Wait("the differences are too small to trade")
+        return Act(tuple(calls), "; ".join(words), swaps=tuple(swaps))
 
     def describe(self) -> str:
         """See ``Strategy``."""

@@ -9,6 +9,7 @@ from worker.execution.attempt import QUARANTINED
 from worker.execution.attention import ATTENTION
 from worker.execution.retry import PLANS, UNEXPECTED, attention_of_wait
 from worker.intents.states import FINAL, TRANSITIONS
+from worker.ledger.redis_ledger import AWAITING_APPROVAL
 
 ROOT = Path(__file__).parents[3]
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
@@ -19,6 +20,7 @@ def _codes() -> set[str]:
     found = {plan.attention for _, plan in PLANS} | {
         UNEXPECTED.attention,
         QUARANTINED,
+        AWAITING_APPROVAL,
         attention_of_wait(10**6),
     }
     for path in (ROOT / "worker" / "execution").glob("*.py"):

@@ -18,7 +18,7 @@ local plan = {}
 plan_release(plan, KEYS[5], changes_of(now[2]), false)
 local guard = nil
 if now[3] and now[3] ~= '' then
-  guard = guard_plan(KEYS[6], KEYS[7], KEYS[8], ARGV[4])
+  guard = guards_at(KEYS[6], KEYS[7], KEYS[8], '', ARGV[4])
   guard_end(guard, ARGV[1], cjson.decode(now[3]), false)
 end
 

@@ -81,11 +81,34 @@ local function guard_latest(plan, scope, since)
   return latest
 end
 
+-- The plans of one script: the intent's own session's, and those of sessions that a charge names (16 hex digits), for a
+-- trade over several chains.
+local function guards_at(guard_key, flight_key, spent_key, session_key, now_text)
+  return { own = { guard_key, flight_key, spent_key, session_key }, now_text = now_text, plans = {} }
+end
+
+-- The plan of a charge's session, made on first use, and the key that holds its guardrails as they are now.
+local function guard_of(guards, charge)
+  local session = charge.session or ''
+  local found = guards.plans[session]
+  if not found then
+    local keys = guards.own
+    if session ~= '' then
+      local tag = 'sx:{' .. session .. '}:'
+      keys = { tag .. 'guard', tag .. 'flight', tag .. 'spent', tag .. 'session' }
+    end
+    found = { guard_plan(keys[1], keys[2], keys[3], guards.now_text), keys[4] }
+    guards.plans[session] = found
+  end
+  return found[1], found[2]
+end
+
 -- Hold what a trade takes, in every scope. Returns nil, or the first guardrail that says no:
--- {index of the scope, kind, token, limit, used}. `session_key` holds the guardrails as they are now.
-local function guard_hold(plan, session_key, id, scopes)
+-- {index of the scope, kind, token, limit, used}.
+local function guard_hold(guards, id, scopes)
   for index, charge in ipairs(scopes) do
     local scope = charge.scope
+    local plan, session_key = guard_of(guards, charge)
     if redis.sha1hex(redis.call('HGET', session_key, charge.rulesField) or '') ~= charge.rulesSha then
       return { tostring(index), 'changed', '', '0', '0' }
     end
@@ -120,9 +143,10 @@ local function guard_hold(plan, session_key, id, scopes)
 end
 
 -- End what a trade holds; with `spend` it counts in the windows from now on.
-local function guard_end(plan, id, scopes, spend)
+local function guard_end(guards, id, scopes, spend)
   for _, charge in ipairs(scopes) do
     local scope = charge.scope
+    local plan = guard_of(guards, charge)
     local member = id .. '|' .. scope
     plan.stop[#plan.stop + 1] = member
     plan.numbers[scope .. '|flight'] = math.max(0, guard_number(plan, scope .. '|flight') - 1)
@@ -147,8 +171,8 @@ local function guard_end(plan, id, scopes, spend)
   end
 end
 
--- Write the plan.
-local function guard_apply(plan)
+-- Write one plan.
+local function guard_write(plan)
   local values = {}
   for field, sum in pairs(plan.sums) do
     values[#values + 1] = field
@@ -169,4 +193,11 @@ local function guard_apply(plan)
     redis.call('ZADD', plan.spent_key, ms_text(plan.now), member)
   end
   redis.call('ZREMRANGEBYSCORE', plan.spent_key, '-inf', ms_text(plan.now - WINDOW_MS.week))
+end
+
+-- Write every plan.
+local function guard_apply(guards)
+  for _, found in pairs(guards.plans) do
+    guard_write(found[1])
+  end
 end

@@ -45,8 +45,8 @@ if ARGV[9] ~= '' or ARGV[10] ~= '' then
     return { 'limit', broken[1], broken[2], broken[3] }
   end
   if ARGV[10] ~= '' then
-    guard = guard_plan(KEYS[6], KEYS[7], KEYS[8], ARGV[7])
-    local stopped = guard_hold(guard, KEYS[9], ARGV[1], cjson.decode(ARGV[10]))
+    guard = guards_at(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[7])
+    local stopped = guard_hold(guard, ARGV[1], cjson.decode(ARGV[10]))
     if stopped then
       return { 'guard', unpack(stopped) }
     end
@@ -54,7 +54,7 @@ if ARGV[9] ~= '' or ARGV[10] ~= '' then
 elseif lets_go then
   plan_release(plan, KEYS[5], changes_of(held), to_state == 'COMPLETED')
   if guarded ~= '' then
-    guard = guard_plan(KEYS[6], KEYS[7], KEYS[8], ARGV[7])
+    guard = guards_at(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[7])
     guard_end(guard, ARGV[1], cjson.decode(guarded), to_state == 'COMPLETED')
   end
 end
