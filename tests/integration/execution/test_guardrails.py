@@ -107,7 +107,8 @@ def test_a_token_that_is_not_named_is_not_bounded(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("window", ["hour", "day", "week"])
 def test_rolling_caps(pipeline: Pipeline, window: str) -> None:
-    hold(pipeline, **{f"per_{window}": "15 USDC"})
+    cap: dict[str, Any] = {f"per_{window}": "15 USDC"}
+    hold(pipeline, **cap)
     done(pipeline, pipeline.submit("a", transfer(10_000_000)))
     reason = refused(pipeline, pipeline.submit("b", transfer(5_000_001)))
     assert reason == (
@@ -282,7 +283,7 @@ class TestApproval:
 
     @pytest.mark.parametrize("bound", ["max_lateness", "not_after"])
     def test_it_ends_when_its_time_has_passed(self, pipeline: Pipeline, bound: str) -> None:
-        lateness = {"max_lateness": "2s"} if bound == "max_lateness" else {}
+        lateness: dict[str, Any] = {"max_lateness": "2s"} if bound == "max_lateness" else {}
         hold(pipeline, approval_above="0 USDC", **lateness)
         until = {"not_after": int(time.time()) + 2} if bound == "not_after" else {}
         intent_id = pipeline.submit("a", **until)

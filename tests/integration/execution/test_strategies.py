@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.pipeline import RECIPIENT, Pipeline
-from tests.support.sessions import ACCOUNT
-from worker.execution.dry_run import dry_run
+from tests.support.sessions import ACCOUNT, USDC
+from worker.execution.dry_run import DryRun, dry_run
+from worker.execution.errors import GuardrailDeniedError
 from worker.execution.fire import moment_of, remove, wake
 from worker.execution.runtime import now_ms
 from worker.execution.tokens import token_table
@@ -250,3 +251,65 @@ def test_what_may_still_execute_is_not_tried_again(scheduled: Make, sent: str, w
         )
     assert [run.wake(61), run.wake(61)] == [again, 0]
     assert len(run.records()) == 1 + again
+
+
+class TestGuardrails:
+    """What stands in a strategy's table holds for its intents, whoever judges them."""
+
+    def test_its_intents_are_held_to_its_table(self, scheduled: Make) -> None:
+        run = scheduled(guardrails='{ per_day = "1.5 USDC", approval_above = "1 USDC" }')
+        rules = run.pipeline.runtime.sessions.rules(run.pipeline.session.session_id)["strategy:s"]
+        assert rules.guardrails.limit("per_day", USDC) == 1_500_000
+        assert run.wake(1) == 1
+        run.pipeline.runtime.now_ms = now_ms
+        [record] = run.records()
+        assert run.pipeline.run(record.intent_id)[0].state is State.COMPLETED
+        run.now_s += PERIOD_S - 1
+        run.pipeline.runtime.now_ms = lambda: run.now_s * 1000
+        assert run.wake(1) == 1
+        second = run.records()[0]
+        run.pipeline.runtime.now_ms = now_ms  # the chain's, too
+        run.pipeline.step()
+        reason = run.pipeline.ledger.get(second.intent_id).reason
+        assert reason.startswith(
+            "guardrail per_day: 1.5 USDC allowed in any day, 1 USDC is used or in flight"
+        )
+        assert "set for strategy s" in reason
+
+    def test_a_table_that_changes_holds_for_what_is_queued(self, scheduled: Make) -> None:
+        run = scheduled()
+        assert run.wake(1) == 1
+        [record] = run.records()
+        run.strategy = run.load(guardrails="{ recipients = [] }")
+        run.wake(1)
+        run.pipeline.step()
+        assert run.pipeline.ledger.get(record.intent_id).reason.startswith("guardrail recipients: ")
+        # and taken out of the file it is gone
+        run.strategy = run.load()
+        run.wake(1)
+        assert dict(run.pipeline.runtime.sessions.rules(run.pipeline.session.session_id)) == {}
+
+    def test_a_dry_run_is_held_to_them_and_stores_none(self, scheduled: Make) -> None:
+        run = scheduled()
+        runtime = run.pipeline.runtime
+        session_id = run.pipeline.session.session_id
+        before = dict(runtime.sessions.rules(session_id))
+        runtime.now_ms = now_ms
+
+        def dry(guardrails: str) -> DryRun:
+            strategy = run.load(guardrails=guardrails)
+            moment = moment_of(runtime, strategy, None, slot_s=runtime.now_s, until_s=runtime.now_s + 60)
+            act = decide(strategy, moment)
+            assert isinstance(act, Act)
+            return dry_run(
+                runtime, intent_of(strategy, "dry", act, until_s=runtime.now_s + 60), strategy=strategy
+            )
+
+        with pytest.raises(GuardrailDeniedError, match=r"per_trade: 0\.5 USDC allowed"):
+            dry('{ per_trade = "0.5 USDC" }')
+        found = dry('{ per_week = "0.5 USDC", approval_above = "0.1 USDC" }')
+        assert found.over == (
+            f"per_week of strategy s (in session {session_id}): 1 USDC of 0.5 USDC, 0 USDC used or in flight",
+        )
+        assert found.approval.startswith("guardrail approval_above: 0.1 USDC")
+        assert runtime.sessions.rules(session_id) == before

@@ -150,7 +150,7 @@ class TestTheSdksBytes:
         assert body == submit["request"]["bodyText"]
 
 
-def _quote(change: Callable[[dict[str, Any]], None] = lambda _answer: None) -> Quote:
+def make_quote(change: Callable[[dict[str, Any]], None] = lambda _answer: None) -> Quote:
     answer = copy.deepcopy(load_vectors(CROSS_CHAIN)["expected"]["http"][0]["response"]["body"])
     change(answer)
     op = answer["intentOp"]
@@ -259,7 +259,7 @@ class TestExplanation:
     """Every field of a Permit2 route is what was asked for, or names itself."""
 
     def test_the_untouched_route_is_explained(self) -> None:
-        explained = _explain(_quote())
+        explained = _explain(make_quote())
         assert set(explained.executions) == {OPTIMISM}
         assert explained.executions[OPTIMISM] == make_ask().calls
         assert [payload.kind for payload in explained.message.origins] == ["permit2", "permit2"]
@@ -269,28 +269,28 @@ class TestExplanation:
     @pytest.mark.parametrize(("pointer", "value", "field"), MUTATIONS)
     def test_one_changed_field_is_refused_by_its_name(self, pointer: str, value: Any, field: str) -> None:
         with pytest.raises(UnexplainedQuoteError) as caught:
-            _explain(_quote(_put(pointer, value)))
+            _explain(make_quote(_put(pointer, value)))
         assert caught.value.field.endswith(field), str(caught.value)
 
     def test_compact_is_refused_with_its_reason(self) -> None:
         with pytest.raises(
             UnexplainedQuoteError, match="Compact signature, which SDK 1\\.15\\.0 slices wrongly"
         ):
-            _explain(_quote(_put(f"{C0}/fundingMethod", "COMPACT")))
+            _explain(make_quote(_put(f"{C0}/fundingMethod", "COMPACT")))
 
     def test_a_quote_that_ends_too_soon_is_asked_for_anew(self) -> None:
         with pytest.raises(StaleQuoteError):
-            _explain(_quote(_put("/intentOp/expires", str(NOW_S + 10))))
+            _explain(make_quote(_put("/intentOp/expires", str(NOW_S + 10))))
 
     def test_a_policy_may_allow_permit2_for_a_claimed_token(self) -> None:
         call = {"to": USDC[BASE], "value": "0", "data": _approve(PERMIT2)}
-        explained = _explain(_quote(_put(f"{M0}/preClaimOps/ops/-", call)))
+        explained = _explain(make_quote(_put(f"{M0}/preClaimOps/ops/-", call)))
         # the session's policies then judge it on its chain
         assert explained.executions[BASE] == (_call(call),)
 
     def test_an_arbiter_of_the_settings_is_known(self) -> None:
         ask = make_ask()
-        quote = _quote(_put(f"{E0}/arbiter", STRANGER))
+        quote = make_quote(_put(f"{E0}/arbiter", STRANGER))
         with pytest.raises(
             PolicyDeniedError, match="arbiters"
         ):  # known, and the session's claim policy says no
@@ -299,7 +299,7 @@ class TestExplanation:
     def test_a_token_that_the_claim_policy_does_not_list_for_the_chain_is_denied(self) -> None:
         # as recorded, Arbitrum's session lists Base's token only
         with pytest.raises(PolicyDeniedError, match=r"elements\[1\]: tokensIn") as caught:
-            _explain(_quote(), make_ask())
+            _explain(make_quote(), make_ask())
         assert caught.value.field == "permit2-claim"
 
     def test_a_recipient_that_is_not_the_account_is_denied_by_the_claim_policy(self) -> None:
@@ -311,13 +311,13 @@ class TestExplanation:
                 element["mandate"]["recipient"] = STRANGER
 
         with pytest.raises(PolicyDeniedError, match="recipientIsSponsor"):
-            _explain(_quote(change), ask)
+            _explain(make_quote(change), ask)
 
     def test_the_deadline_that_was_asked_for_holds(self) -> None:
         ask = make_ask(both_claims=True)
         ask = replace(ask, trade=replace(ask.trade, deadline_s=1_893_455_999))
         with pytest.raises(UnexplainedQuoteError, match="deadline"):
-            _explain(_quote(), ask)
+            _explain(make_quote(), ask)
 
     def test_there_are_enough_of_them(self) -> None:
         assert len(MUTATIONS) >= 15

@@ -350,3 +350,31 @@ class TestFile:
 def test_the_example_shows_every_kind() -> None:
     """The example is the documentation of the format."""
     assert {strategy.kind for strategy in load(EXAMPLE)} == set(BUILT_IN)
+
+
+class TestGuardrails:
+    """A strategy's own guardrails: exact, or an error at their place."""
+
+    def test_they_are_read_with_the_tokens_of_the_chain(self) -> None:
+        (strategy,) = load(
+            toml() + '[strategies.guardrails]\nper_day = ["50 USDC", "0.1 ETH"]\ncooldown = "5m"\n'
+        )
+        assert strategy.guardrails.limit("per_day", USDC.address) == 50_000_000
+        assert strategy.guardrails.limit("per_day", ETH.address) == 10**17
+        assert strategy.guardrails.cooldown_s == 300
+        assert load(toml())[0].guardrails.text() == ""
+
+    @pytest.mark.parametrize(
+        ("written", "words"),
+        [
+            ('"none"', "strategies[0].guardrails: is text, not a table"),
+            ("{ per_day = 50 }", "strategies[0].guardrails.per_day: is a int, not text"),
+            ('{ per_dya = "50 USDC" }', "strategies[0].guardrails.per_dya: is not known"),
+            (
+                '{ per_day = "50.0000001 USDC" }',
+                "strategies[0].guardrails.per_day: '50.0000001' has more than",
+            ),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused(self, written: str, words: str) -> None:
+        assert outcome(toml(guardrails=written)).startswith(words)
