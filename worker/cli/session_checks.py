@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.context import find_session, runtime, settings
-from worker.cli.output import note, print_json, print_line, print_table
+from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.cli.sessions import JsonFlag, read_file
 from worker.errors import InputError
 
@@ -40,13 +40,22 @@ def explain_session(
     risks = privilege.findings(found, now_s=now_s)
     summary = privilege.summary(found, amount=amount_format(found.chain_id))
     score = privilege.score(risks)
+    accepted = {risk.code: risk for risk in found.accepted}
     if as_json:
         print_json(
             {
                 "session_id": found.session_id,
                 "score": score,
                 "summary": list(summary),
-                "findings": [asdict(risk) for risk in risks],
+                "findings": [
+                    asdict(risk)
+                    | {
+                        "accepted": {"who": accepted[risk.code].who, "at_ms": accepted[risk.code].at_ms}
+                        if risk.code in accepted
+                        else None
+                    }
+                    for risk in risks
+                ],
             }
         )
         return
@@ -54,8 +63,18 @@ def explain_session(
     for line in summary:
         print_line(f"- {line}")
     print_table(
-        ("finding", "severity", "what"),
-        ((risk.code, risk.severity, risk.words) for risk in risks),
+        ("finding", "severity", "what", "accepted"),
+        (
+            (
+                risk.code,
+                risk.severity,
+                risk.words,
+                f"by {accepted[risk.code].who} at {utc(accepted[risk.code].at_ms / 1000)}"
+                if risk.code in accepted
+                else "",
+            )
+            for risk in risks
+        ),
         empty="nothing found that a trade would not need",
     )
 

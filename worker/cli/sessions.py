@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import socket
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +76,7 @@ def import_session(
     from worker.policies.guardrails import SESSION_SCOPE, Guardrails, ScopeRules
     from worker.sessions import privilege
     from worker.sessions.file import load_session_file
-    from worker.sessions.importing import verify
+    from worker.sessions.importing import AcceptedRisk, verify
 
     text = read_file(file)
     services = runtime()
@@ -89,7 +92,17 @@ def import_session(
     privilege.require_accepted(risks, accept_risk or ())
     warning = chain_word(services, session)[1]
     held_to = read_file_of(guardrails, session.chain_id) if guardrails else Guardrails()
-    created = services.sessions.put(session, renew=renew, guardrails=held_to)
+    who, now_ms = f"{getpass.getuser()}@{socket.gethostname()}", services.now_ms()
+    created = services.sessions.put(
+        session,
+        renew=renew,
+        guardrails=held_to,
+        accepted=[
+            AcceptedRisk(risk.code, who, now_ms, risk.words)
+            for risk in risks
+            if risk.code in (accept_risk or ())
+        ],
+    )
     if (
         guardrails
         and services.sessions.rules(session.session_id).get(SESSION_SCOPE, ScopeRules(SESSION_SCOPE)).text
@@ -155,6 +168,7 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
                 **_summary(found),
                 "enabled_on_chain": enabled,
                 "attention": word,
+                "accepted_risks": [asdict(risk) for risk in found.accepted],
                 "actions": actions,
                 "budgets": [_budget(budget) for budget in budgets],
                 **{
@@ -177,6 +191,8 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
         "paused": "yes" if found.paused else "no",
     }.items():
         print_line(f"{name:11} {value}")
+    for risk in found.accepted:
+        print_line(f"{'accepted':11} {risk.code}, by {risk.who} at {utc(risk.at_ms / 1000)}: {risk.words}")
     from worker.execution.tokens import amount_format
 
     write = amount_format(found.chain_id)

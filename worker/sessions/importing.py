@@ -46,6 +46,23 @@ _LAST_PRINTABLE_S = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptedRisk:
+    """A finding in spite of which a session was imported.
+
+    Attributes:
+        code: the finding's, see ``worker/sessions/privilege.py``.
+        who: the operator.
+        at_ms: unix milliseconds.
+        words: what the finding said then.
+    """
+
+    code: str
+    who: str
+    at_ms: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class RegisteredSession:
     """A session whose file holds together, with all that the pipeline needs of it.
 
@@ -70,6 +87,7 @@ class RegisteredSession:
         file: the file that it came from, completed with what was computed.
         paused: whether an operator has stopped it.
         rules: scope -> guardrails of our own, of the session itself and of strategies that trade with it.
+        accepted: the risks that an operator has accepted, by code.
     """
 
     session_id: str
@@ -92,6 +110,7 @@ class RegisteredSession:
     quoters: tuple[str, ...] | None = None
     paused: bool = False
     rules: Mapping[str, ScopeRules] = field(default_factory=dict[str, ScopeRules], repr=False)
+    accepted: tuple[AcceptedRisk, ...] = field(default=(), repr=False)
 
     def rules_of(self, source: str) -> tuple[ScopeRules, ...]:
         """The guardrails that hold for an intent: the session's, and its strategy's if it comes from one.

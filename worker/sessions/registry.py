@@ -4,6 +4,7 @@
 ``sx:sessions``               set     the sessions' 16 hex digits (shared with the ledger)
 ``sx:{S}:session``            hash    ``file`` (JSON), ``sha256`` of it, ``fingerprint``, ``paused`` (0 or 1);
                                       ``guardrails`` and ``guardrails:strategy:<name>``, JSON;
+                                      ``accepted:<code>``, JSON, for each risk that was accepted
                                       ``rev``, ``seal`` (``worker/sealed_hash.py``)
 ============================  ======  ==================================================
 
@@ -14,6 +15,7 @@ was registered.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -35,12 +37,13 @@ from worker.sessions.errors import (
     SessionStoreUnavailableError,
 )
 from worker.sessions.file import SessionFileV2, load_session_file
-from worker.sessions.importing import RegisteredSession, recompute, session_id
+from worker.sessions.importing import AcceptedRisk, RegisteredSession, recompute, session_id
 
 __all__ = ["SessionRegistry", "session_id"]
 
 SESSIONS = "sx:sessions"
 _NO_GUARDRAILS = Guardrails()
+_ACCEPTED_FIELD = "accepted"
 
 _SESSION = re.compile(r"ses_([0-9a-f]{16})", re.ASCII)
 
@@ -71,7 +74,12 @@ class SessionRegistry:
         return f"<SessionRegistry at {self._where}>"
 
     def put(
-        self, session: RegisteredSession, *, renew: bool = False, guardrails: Guardrails = _NO_GUARDRAILS
+        self,
+        session: RegisteredSession,
+        *,
+        renew: bool = False,
+        guardrails: Guardrails = _NO_GUARDRAILS,
+        accepted: Iterable[AcceptedRisk] = (),
     ) -> bool:
         """Register a session that ``importing.verify`` accepted. May always be repeated.
 
@@ -80,6 +88,7 @@ class SessionRegistry:
             renew: let it replace the approval (enableData, nonce, setupOps) of the same session, registered before;
                 what the session may do is the same then. It stays paused if it was, and keeps its guardrails.
             guardrails: what a session that is new is held to, from its first moment on.
+            accepted: the risks that an operator accepts; who accepted one first is kept.
 
         Returns:
             Whether anything was written; False when it is registered just so already.
@@ -92,13 +101,18 @@ class SessionRegistry:
         digits = _digits(session.session_id)
         fingerprint = session.fingerprint().hex()
         file = {"file": text, "sha256": _sha256(text)}
+        risks = {f"{_ACCEPTED_FIELD}:{risk.code}": _risk_text(risk) for risk in accepted}
+        known = False
 
         def put(found: dict[str, str]) -> Mapping[str, str] | None:
+            nonlocal known
+            known = False
             if not found:
                 rules = {RULES_FIELD: guardrails.text()} if guardrails.text() else {}
-                return {**file, "fingerprint": fingerprint, "paused": "0", **rules}
+                return {**file, "fingerprint": fingerprint, "paused": "0", **rules, **risks}
             if found.get("file") == text:
-                return None
+                known = True
+                return None if risks.keys() <= found.keys() else risks | found
             if found.get("fingerprint") != fingerprint:
                 raise self._conflict(session)
             if not renew:
@@ -107,13 +121,15 @@ class SessionRegistry:
                     field="session file",
                     fix="import it with --renew to replace the old approval",
                 )
-            return {**found, **file}
+            # who accepted a risk first stands
+            return risks | found | file
 
         with self._named_errors(session.session_id):
             # The set lies in another slot, so it cannot be in the step. It goes first: digits without a session are
             # skipped by `list`, a session that no list shows would be lost.
             self._redis.sadd(SESSIONS, digits)
-            return self._hashes.change(_key(digits), session.session_id, put)
+            written = self._hashes.change(_key(digits), session.session_id, put)
+        return written and not known
 
     def get(self, session: str) -> RegisteredSession:
         """A session by its id, computed anew from what is stored.
@@ -359,7 +375,31 @@ def _restore(name: str, stored: Mapping[str, str]) -> RegisteredSession:
         raise _corrupt(name, f"its file gives the id {session.session_id}")
     if session.fingerprint().hex() != stored["fingerprint"]:
         raise _corrupt(name, "its file gives another session than the one that was registered")
-    return replace(session, paused=stored["paused"] == "1", rules=_rules(name, stored))
+    return replace(
+        session,
+        paused=stored["paused"] == "1",
+        rules=_rules(name, stored),
+        accepted=_accepted(name, stored),
+    )
+
+
+def _risk_text(risk: AcceptedRisk) -> str:
+    return json.dumps({"who": risk.who, "atMs": risk.at_ms, "words": risk.words})
+
+
+def _accepted(name: str, stored: Mapping[str, str]) -> tuple[AcceptedRisk, ...]:
+    found: list[AcceptedRisk] = []
+    for field, text in sorted(stored.items()):
+        own, _, code = field.partition(":")
+        if own != _ACCEPTED_FIELD:
+            continue
+        try:
+            check_depth(text)
+            value = json.loads(text)
+            found.append(AcceptedRisk(code, str(value["who"]), int(value["atMs"]), str(value["words"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _corrupt(name, f"its {field} cannot be read") from error
+    return tuple(found)
 
 
 def _rules(name: str, stored: Mapping[str, str]) -> dict[str, ScopeRules]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,35 @@ def test_import_refuses_each_severe_finding_until_it_is_accepted(
     assert [entry["session_id"] for entry in json.loads(command("sessions", "list", "--json")[1])] == [
         out.strip()
     ]
+
+
+def test_what_was_accepted_is_kept_with_who_and_when(command: Run, key: str, tmp_path: Path) -> None:
+    path = write_session(
+        key, tmp_path / "s.json", actions=[usdc_transfer(2**256 - 1, valid_until_ms=YEARS_MS)]
+    )
+    accepted = ("--accept-risk", "unlimited-amount", "--accept-risk", "long-window")
+    # a code that is accepted in advance and not found is none
+    code, out, _ = command("sessions", "import", str(path), *accepted, "--accept-risk", "sudo")
+    assert code == 0
+    session, who = out.strip(), f"{getpass.getuser()}@{socket.gethostname()}"
+    found = json.loads(command("sessions", "show", session, "--json")[1])["accepted_risks"]
+    assert [(risk["code"], risk["who"]) for risk in found] == [
+        ("long-window", who),
+        ("unlimited-amount", who),
+    ]
+    assert all(abs(risk["at_ms"] / 1000 - time.time()) < 600 for risk in found)
+    assert found[0]["words"].startswith("still good in more than a year")
+    # the first word stands
+    assert command("sessions", "import", str(path), *accepted)[0] == 0
+    assert json.loads(command("sessions", "show", session, "--json")[1])["accepted_risks"] == found
+    assert f"accepted    long-window, by {who} at 20" in command("sessions", "show", session)[1]
+    told = json.loads(command("sessions", "explain", session, "--json")[1])["findings"]
+    assert {risk["code"]: bool(risk["accepted"]) for risk in told} == {
+        "unlimited-amount": True,
+        "long-window": True,
+        "any-recipient": False,
+    }
+    assert f"by {who} at 20" in command("sessions", "explain", session)[1]
 
 
 def test_an_unknown_risk_is_bad_input(command: Run, key: str, tmp_path: Path) -> None:
