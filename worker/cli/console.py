@@ -303,7 +303,7 @@ def _budget_row(budget: Budget, write: Any) -> tuple[str, ...]:
     return (
         f"{budget.policy} {budget.token}".strip(),
         *(written(amount) for amount in (budget.limit, budget.spent, budget.reserved)),
-        _bar(budget.spent + budget.reserved, budget.limit),
+        _bar(budget.used, budget.limit),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,15 +83,32 @@ def explain_session(
 
 def sync_session(
     session: Annotated[str, typer.Argument(help="The session's id, or the first digits of it.")],
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="Make the chain's numbers what is spent; needs --why.")
+    ] = False,
+    why: Annotated[str, typer.Option("--why", help="With --resolve: what was found out. It is kept.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Hold the chain's counters against the ledger's and show where they differ. Changes nothing; exit code 1 on drift."""
-    from worker.execution.sync import DRIFT, Outcome, compare_counters
+    """Hold the chain's counters against the ledger's and show where they differ; exit code 1 on drift.
+
+    Until it is resolved, the larger of the two counts: what the chain has counted beyond the ledger is held as used
+    elsewhere.
+    """
+    from worker.execution.sync import DRIFT, Outcome, sync
+    from worker.execution.sync import resolve as do_resolve
     from worker.execution.tokens import amount_format
 
+    if resolve != bool(why.strip()):
+        raise InputError(
+            "goes with the other one", field="--resolve, --why", fix="say with --why what was found out"
+        )
     services = runtime()
     found = find_session(services, session)
-    states = compare_counters(services, found)
+    if resolve:
+        who = f"{getpass.getuser()}@{socket.gethostname()}"
+        for line in do_resolve(services, found, who=who, why=why):
+            note(f"resolved {line.counter}: {line.spent_before} was spent, {line.spent_after} is")
+    states = sync(services, found)
     if as_json:
         print_json(
             [
@@ -101,6 +120,7 @@ def sync_session(
                     "limit": _text(state.limit),
                     "spent": str(state.spent),
                     "reserved": str(state.reserved),
+                    "elsewhere": str(state.elsewhere),
                     "chain_limit": _text(state.chain_limit),
                     "chain_used": _text(state.chain_used),
                     "outcome": state.outcome.value,
@@ -125,6 +145,7 @@ def sync_session(
                 "chain's limit",
                 "on chain",
                 "spent",
+                "elsewhere",
                 "reserved",
                 "outcome",
                 "what it means",
@@ -137,6 +158,7 @@ def sync_session(
                     amount(state, state.chain_limit),
                     amount(state, state.chain_used),
                     amount(state, state.spent),
+                    amount(state, state.elsewhere),
                     amount(state, state.reserved),
                     state.outcome.value,
                     state.note,
@@ -145,6 +167,11 @@ def sync_session(
             ),
             empty="the session has no counters",
         )
+        for line in services.ledger.resolutions(found.session_id):
+            print_line(
+                f"resolved at {utc(line.at_ms / 1000)} by {line.who}: {line.counter} from {line.spent_before} to "
+                f"{line.spent_after}: {line.why}"
+            )
     unknown = sum(state.outcome is Outcome.UNKNOWN for state in states)
     if unknown:
         note(

@@ -412,6 +412,7 @@ def _budget(budget: Budget) -> dict[str, str]:
         "limit": str(budget.limit),
         "spent": str(budget.spent),
         "reserved": str(budget.reserved),
+        "elsewhere": str(budget.elsewhere),
     }
 
 
@@ -421,11 +422,15 @@ def _budget_row(session: RegisteredSession, budget: Budget, write: AmountFormat)
             return write(budget.token, amount)
         return _native(amount, write) if budget.policy == "value-limit" else str(amount)
 
-    left = max(0, budget.limit - budget.spent - budget.reserved)
+    left = max(0, budget.limit - budget.used)
     return (
         _action_of(session, budget.counter),
         budget.policy,
-        *(written(amount) for amount in (budget.limit, budget.spent, budget.reserved, left)),
+        written(budget.limit),
+        written(budget.spent)
+        + (f", {written(budget.elsewhere)} elsewhere (see `sessions sync`)" if budget.elsewhere else ""),
+        written(budget.reserved),
+        written(left),
     )
 
 

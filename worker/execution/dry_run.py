@@ -132,7 +132,7 @@ def _budget_lines(
     lines: list[tuple[str, bool]] = []
     for counter, amount in asked.items():
         change, budget = last[counter], known.get(counter)
-        used = budget.spent + budget.reserved if budget else 0
+        used = budget.used if budget else 0
 
         def write(value: int, token: str = change.token) -> str:
             return amount_format(session.chain_id)(token, value) if token else str(value)

@@ -13,6 +13,7 @@ InputError
 └── TracingSetupError      traces are asked for and cannot be sent
 ServiceError
 ├── ClockSkewError         our clock and the chain's differ too much to judge a time frame
+├── SyncUnsettledError     the budgets change faster than they can be compared with the chain
 ├── StaleQuoteError        the quote leaves too little time; a new one is asked for
 └── EnablingError          another intent is enabling the session; this one waits for it
 """
@@ -60,6 +61,10 @@ class TracingSetupError(InputError):
 
 class ClockSkewError(ServiceError):
     """The latest block's time and our clock differ by more than is allowed."""
+
+
+class SyncUnsettledError(ServiceError):
+    """The budgets have changed while the chain was read."""
 
 
 class StaleQuoteError(ServiceError):

@@ -156,7 +156,9 @@ def over_limit(error: LimitExceededError, session: RegisteredSession) -> str:
     rule = error.counter.rpartition(":rule")[2] if ":rule" in error.counter else ""
     return (
         f"{write(error.limit)}{unit} allowed{f' by rule {rule}' if rule else ''}, "
-        f"{write(error.spent + error.reserved)} spent or reserved, this call takes {write(error.amount)}"
+        f"{write(error.spent + error.reserved)} spent or reserved"
+        + (f", {write(error.elsewhere)} used elsewhere" if error.elsewhere else "")
+        + f", this call takes {write(error.amount)}"
         + (f" (call {error.call_index})" if error.call_index >= 0 else "")
     )
 

@@ -1,13 +1,14 @@
-"""What the chain's policy contracts have counted for a session, beside what the ledger has. Changes nothing.
+"""What the chain's policy contracts have counted for a session, beside what the ledger has.
 
-Only some policies have getters (policies.md 3), and not every deployed revision is known to have them: what does not
+Where the chain has counted more, the difference was used elsewhere; ``sync`` holds it, so that the larger of the two counts
+until an operator resolves it. Only some policies have getters (policies.md 3), and not every deployed revision is known to have them: what does not
 answer is said to be unknown, never guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from eth_abi.abi import encode
 from eth_hash.auto import keccak
 
 from worker.chain.errors import CallRevertedError
+from worker.execution.errors import SyncUnsettledError
 from worker.execution.runtime import Runtime
-from worker.ledger.port import Budget
+from worker.ledger.port import Budget, Resolution
 from worker.policies import ArgPolicy, SpendingLimits, UniversalAction, UsageLimit, ValueLimit
 from worker.policies.arg_policy import AndExpression, Expression, NotExpression, OrExpression
 from worker.policies.evaluate import FALLBACK_SELECTOR, FALLBACK_TARGET, action_id
@@ -29,6 +31,8 @@ from worker.signing.contracts import SMART_SESSION_EMISSARY
 if TYPE_CHECKING:
     from worker.chain.reader import ChainReader
 
+#: How often the two sides are read again when trades end in between.
+_TRIES = 5
 _FALLBACK = (FALLBACK_TARGET, FALLBACK_SELECTOR)
 
 
@@ -59,6 +63,7 @@ class CounterState:
         limit: what the session's file says; None where a policy has no single one.
         spent: settled in the ledger, before the chain was read.
         reserved: held in the ledger, after the chain was read.
+        elsewhere: held in the ledger as used by others, after the chain was read.
         chain_limit: the contract's limit, None if unknown.
         chain_used: what the contract has counted, None if unknown.
         outcome: the comparison.
@@ -72,6 +77,7 @@ class CounterState:
     limit: int | None
     spent: int
     reserved: int
+    elsewhere: int
     chain_limit: int | None
     chain_used: int | None
     outcome: Outcome
@@ -96,6 +102,21 @@ class _UnknownError(Exception):
     """The chain does not say; the message is why."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A counter, the chain's ``(limit, used)`` or why it is unknown, and its books before and after it was asked."""
+
+    counter: _Counter
+    found: tuple[int, int] | _UnknownError
+    before: Budget | None
+    after: Budget | None
+
+    def budget(self) -> Budget:
+        """The books before, also of a counter that has none yet."""
+        counter = self.counter
+        return self.before or Budget(counter.name, counter.token, counter.kind, counter.limit or 0, 0, 0)
+
+
 def compare_counters(runtime: Runtime, session: RegisteredSession) -> tuple[CounterState, ...]:
     """Read every counter that has a getter and hold it against the ledger.
 
@@ -110,6 +131,72 @@ def compare_counters(runtime: Runtime, session: RegisteredSession) -> tuple[Coun
         ChainError, WrongChainError: the chain cannot be asked at all.
         EmissaryReplyError, LedgerUnavailableError
     """
+    return tuple(_compared(row) for row in _rows(runtime, session))
+
+
+def sync(runtime: Runtime, session: RegisteredSession) -> tuple[CounterState, ...]:
+    """Compare, and hold what the chain has counted beyond the ledger: it leaves as much less until it is resolved.
+
+    Args:
+        runtime: the services.
+        session: the session.
+
+    Raises:
+        SyncUnsettledError: trades end and begin faster than the chain can be read.
+        ChainError, WrongChainError, EmissaryReplyError, LedgerUnavailableError
+    """
+    for _ in range(_TRIES):
+        rows = _rows(runtime, session)
+        if all(_held(runtime, session, row) for row in rows):
+            held = _budgets(runtime, session)
+            return tuple(_compared(replace(row, after=held.get(row.counter.name))) for row in rows)
+    raise SyncUnsettledError(
+        "its budgets change faster than the chain can be read", field="session", fix="pause it, and try again"
+    )
+
+
+def resolve(runtime: Runtime, session: RegisteredSession, *, who: str, why: str) -> tuple[Resolution, ...]:
+    """Make the chain's word what is spent, for every counter where the two differ. Each is kept with who and why.
+
+    Args:
+        runtime: the services.
+        session: the session.
+        who: the operator.
+        why: what was found out.
+
+    Returns:
+        What was resolved.
+
+    Raises:
+        LedgerInputError: trades of such a counter are in flight; nothing is changed.
+        SyncUnsettledError: the books changed meanwhile.
+        ChainError, WrongChainError, EmissaryReplyError, LedgerUnavailableError
+    """
+    rows = [
+        row
+        for row in _rows(runtime, session)
+        if _compared(row).outcome in {Outcome.CHAIN_AHEAD, Outcome.LEDGER_AHEAD}
+    ]
+    done: list[Resolution] = []
+    # those in flight first: one of them stops all
+    for row in sorted(rows, key=lambda row: row.budget().reserved == 0):
+        assert isinstance(row.found, tuple)
+        line = Resolution(runtime.now_ms(), who, why, row.counter.name, row.budget().spent, row.found[1])
+        if runtime.ledger.book(session.session_id, row.budget(), counted=row.found[1], resolve=line) is None:
+            raise SyncUnsettledError("its budgets have changed meanwhile", field="session", fix="try again")
+        done.append(line)
+    return tuple(done)
+
+
+def _held(runtime: Runtime, session: RegisteredSession, row: _Row) -> bool:
+    """Hold one counter's difference; False when the books have moved on since they were read."""
+    budget = row.budget()
+    if not isinstance(row.found, tuple) or (row.found[1] <= budget.spent and not budget.elsewhere):
+        return True
+    return runtime.ledger.book(session.session_id, budget, counted=row.found[1]) is not None
+
+
+def _rows(runtime: Runtime, session: RegisteredSession) -> list[_Row]:
     # asked once each: an operator can repeat a command, and a revert would not go away
     enabled = emissary.decode_is_permission_enabled(
         runtime.chain_of(session.chain_id).call(
@@ -125,10 +212,9 @@ def compare_counters(runtime: Runtime, session: RegisteredSession) -> tuple[Coun
         except _UnknownError as why:
             read.append((counter, why))
     after = _budgets(runtime, session)
-    return tuple(
-        _compared(counter, found, before.get(counter.name), after.get(counter.name))
-        for counter, found in read
-    )
+    return [
+        _Row(counter, found, before.get(counter.name), after.get(counter.name)) for counter, found in read
+    ]
 
 
 def _budgets(runtime: Runtime, session: RegisteredSession) -> Mapping[str, Budget]:
@@ -228,13 +314,9 @@ def _words(function: str, reply: bytes) -> list[int]:
     return [int.from_bytes(reply[start : start + 32]) for start in range(0, len(reply), 32)]
 
 
-def _compared(
-    counter: _Counter,
-    found: tuple[int, int] | _UnknownError,
-    before: Budget | None,
-    after: Budget | None,
-) -> CounterState:
-    spent = before.spent if before else 0
+def _compared(row: _Row) -> CounterState:
+    counter, found, after = row.counter, row.found, row.after
+    spent = row.before.spent if row.before else 0
     most = after.spent + after.reserved if after else 0
     chain_limit, chain_used = (None, None) if isinstance(found, _UnknownError) else found
     outcome, note = Outcome.UNKNOWN, str(found)
@@ -247,12 +329,12 @@ def _compared(
         elif chain_used > most:
             outcome, note = (
                 Outcome.CHAIN_AHEAD,
-                "the key is used elsewhere too: less is left than the ledger knows",
+                "the key is used elsewhere too: the chain's number counts until it is resolved",
             )
         elif chain_used < spent:
             outcome, note = (
                 Outcome.LEDGER_AHEAD,
-                "the ledger counts more than the chain: the session was enabled anew, or a transfer to oneself was charged",
+                "the ledger's number counts until it is resolved: the session was enabled anew, or a transfer to oneself was charged",
             )
         else:
             outcome, note = Outcome.AGREES, ""
@@ -264,6 +346,7 @@ def _compared(
         limit=counter.limit,
         spent=spent,
         reserved=after.reserved if after else 0,
+        elsewhere=after.elsewhere if after else 0,
         chain_limit=chain_limit,
         chain_used=chain_used,
         outcome=outcome,

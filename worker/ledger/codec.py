@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from worker.errors import InputError
 from worker.intents.model import HistoryEntry, IntentRecord, TradeIntent
 from worker.intents.states import State
 from worker.ledger.errors import LedgerInconsistentError, LedgerInputError
-from worker.ledger.port import Charge, Usage
+from worker.ledger.port import Charge, Resolution, Usage
 from worker.policies.base import CounterChange
 
 MAX_UINT256 = 2**256 - 1
@@ -167,6 +168,28 @@ def charges_json(charges: Sequence[Charge]) -> str:
             for charge in charges
         ],
         separators=(",", ":"),
+    )
+
+
+def resolution_json(line: Resolution) -> str:
+    """One line of an operator's decision; amounts are decimal strings."""
+    return json.dumps(
+        {
+            "atMs": line.at_ms,
+            "who": storable(line.who),
+            "why": storable(line.why),
+            "counter": line.counter,
+            "before": str(line.spent_before),
+            "after": str(line.spent_after),
+        }
+    )
+
+
+def parse_resolution(text: str) -> Resolution:
+    """The inverse of ``resolution_json``."""
+    value: dict[str, Any] = json.loads(text)
+    return Resolution(
+        value["atMs"], value["who"], value["why"], value["counter"], int(value["before"]), int(value["after"])
     )
 
 

@@ -107,9 +107,10 @@ class LimitExceededError(RefusedError):
         call_index: index of the call that does not fit.
         limit, spent, amount: base units.
         reserved: base units, what earlier calls of the same batch asked for included.
+        elsewhere: base units, what the chain has counted beyond the books.
     """
 
-    def __init__(self, change: CounterChange, *, spent: int, reserved: int) -> None:
+    def __init__(self, change: CounterChange, *, spent: int, reserved: int, elsewhere: int = 0) -> None:
         self.counter = change.counter
         self.policy = change.policy
         self.token = change.token
@@ -117,11 +118,12 @@ class LimitExceededError(RefusedError):
         self.limit = change.limit
         self.spent = spent
         self.reserved = reserved
+        self.elsewhere = elsewhere
         self.amount = change.amount
         of_token = f" of token {change.token}" if change.token else ""
         super().__init__(
             f"call {change.call_index} asks for {change.amount}{of_token}, but of the limit {change.limit} "
-            f"{spent} is spent and {reserved} reserved",
+            f"{spent} is spent{f', {elsewhere} used elsewhere' if elsewhere else ''} and {reserved} reserved",
             field=change.policy,
             fix="wait for open intents to end, ask for less, or have the user approve a higher limit",
         )

@@ -15,7 +15,8 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:{S}:counts``             hash    state -> number of records, ``archived`` -> of tombstones; ``seq``: one more with every transition
 ``sx:{S}:archived``           hash    the last 24 digits of an archived intent's id -> its tombstone, see ``tombstone.py``
 ``sx:{S}:ended``              stream  intents that ended and are not told yet, see ``notices.py``
-``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``
+``sx:{S}:budget``             hash    ``<counter>|spent``, ``|reserved``, ``|limit``, ``|token``, ``|policy``, ``|elsewhere``
+``sx:{S}:resolutions``        list    differences from the chain that operators have resolved, JSON
 ``sx:{S}:guard``              hash    what the guardrails have counted, see ``lua/guard.lua``
 ``sx:{S}:flight``             zset    trades in flight, by their start (unix ms)
 ``sx:{S}:spent``              zset    what trades of the last week took, by when they were settled (unix ms)

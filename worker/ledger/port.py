@@ -21,7 +21,10 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One counter of a session. Base units; ``limit`` is the largest limit last seen for it."""
+    """One counter of a session. Base units; ``limit`` is the largest limit last seen for it.
+
+    ``elsewhere`` is what the chain has counted beyond the books: others use the same key. It leaves as much less.
+    """
 
     counter: str
     token: str
@@ -29,6 +32,24 @@ class Budget:
     limit: int
     spent: int
     reserved: int
+    elsewhere: int = 0
+
+    @property
+    def used(self) -> int:
+        """All that is not left."""
+        return self.spent + self.elsewhere + self.reserved
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A difference between chain and books that an operator has decided: the chain's word became what is spent."""
+
+    at_ms: int
+    who: str
+    why: str
+    counter: str
+    spent_before: int
+    spent_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +245,34 @@ class Ledger(Protocol):
 
     def budgets(self, session_id: str) -> Sequence[Budget]:
         """The session's counters."""
+        ...
+
+    def book(
+        self,
+        session_id: str,
+        budget: Budget,
+        *,
+        counted: int,
+        resolve: Resolution | None = None,
+    ) -> int | None:
+        """Hold what the chain has counted against a counter's books, see ``Budget.elsewhere``.
+
+        Args:
+            session_id: the session.
+            budget: the counter as it was read before the chain was asked.
+            counted: what the chain has counted.
+            resolve: make it what is spent, and keep this line.
+
+        Returns:
+            What is held as used elsewhere now; None when the books have moved on since they were read.
+
+        Raises:
+            LedgerInputError: resolve, and trades of the counter are in flight.
+        """
+        ...
+
+    def resolutions(self, session_id: str) -> Sequence[Resolution]:
+        """What operators have resolved, oldest first."""
         ...
 
     def usage(self, session_id: str, *, now_ms: int) -> Sequence[Usage]:

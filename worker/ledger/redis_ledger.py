@@ -30,7 +30,7 @@ from worker.ledger.errors import (
     LimitExceededError,
 )
 from worker.ledger.marks import Marks
-from worker.ledger.port import Budget, Charge, Enqueued, Usage
+from worker.ledger.port import Budget, Charge, Enqueued, Resolution, Usage
 from worker.ledger.scripts import script
 from worker.ledger.tombstone import Tombstone, field_of
 from worker.policies.base import CounterChange
@@ -376,7 +376,9 @@ class RedisLedger:
                 raise lost(f"it is at change {reply[1]} of session ses_{digits}", self.where)
             case "limit":
                 change = reserve[int(reply[1]) - 1]
-                raise LimitExceededError(change, spent=int(reply[2]), reserved=int(reply[3]))
+                raise LimitExceededError(
+                    change, spent=int(reply[2]), reserved=int(reply[3]), elsewhere=int(reply[4])
+                )
             case "guard" if reply[2] == "changed":
                 raise GuardrailsChangedError(
                     "have changed since it was judged",
@@ -583,9 +585,53 @@ class RedisLedger:
                 limit=int(values[f"{counter}|limit"]),
                 spent=int(values[f"{counter}|spent"]),
                 reserved=int(values[f"{counter}|reserved"]),
+                elsewhere=int(values.get(f"{counter}|elsewhere", 0)),
             )
             for counter in counters
         ]
+
+    def book(
+        self, session_id: str, budget: Budget, *, counted: int, resolve: Resolution | None = None
+    ) -> int | None:
+        """Hold what the chain has counted against a counter's books. See ``Ledger.book``.
+
+        Raises:
+            LedgerInputError, LedgerUnavailableError, LedgerInconsistentError
+        """
+        digits = keys.digits_of_session(session_id)
+        reply = self._run(
+            "book",
+            (keys.of_session(digits, "budget"), keys.of_session(digits, "resolutions")),
+            (
+                budget.counter,
+                str(budget.spent),
+                str(budget.reserved),
+                str(counted),
+                str(budget.limit),
+                budget.token,
+                budget.policy,
+                "1" if resolve else "0",
+                codec.resolution_json(resolve) if resolve else "",
+            ),
+        )
+        if reply[0] == "busy":
+            raise LedgerInputError(
+                f"has {reply[1]} reserved by trades in flight, which the chain may have counted or not",
+                field=budget.counter,
+                fix="wait until they have ended",
+            )
+        return int(reply[1]) if reply[0] == "ok" else None
+
+    def resolutions(self, session_id: str) -> Sequence[Resolution]:
+        """What operators have resolved, oldest first.
+
+        Raises:
+            LedgerInputError, LedgerUnavailableError
+        """
+        key = keys.of_session(keys.digits_of_session(session_id), "resolutions")
+        with connection.named_errors(self.where, writes=False):
+            lines = cast("list[str]", self._redis.lrange(key, 0, -1))
+        return [codec.parse_resolution(line) for line in lines]
 
     def usage(self, session_id: str, *, now_ms: int) -> Sequence[Usage]:
         """What the guardrails have counted, by scope and token. See ``Ledger.usage``.

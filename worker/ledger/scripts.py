@@ -22,6 +22,7 @@ _INCLUDES = {
     "usage": ("bigint", "budget", "guard"),
     "archive": ("record",),
     "tombstone": (),
+    "book": ("bigint", "budget"),
     "take_due": (),
     "claim_slot": (),
     "strategy_claim": (),

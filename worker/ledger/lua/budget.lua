@@ -1,6 +1,7 @@
 -- Budgets: per counter of a session what is spent and what is reserved.
 --
--- One hash per session, fields `<counter>|spent`, `|reserved`, `|limit`, `|token`, `|policy`. A plan collects the new
+-- One hash per session, fields `<counter>|spent`, `|reserved`, `|limit`, `|token`, `|policy`, and `|elsewhere`: what the
+-- chain has counted beyond the books (book.lua), which leaves as much less. A plan collects the new
 -- values of every counter that a script touches, so that nothing is written before everything is known to be right:
 -- Redis does not undo the writes of a script that fails half-way.
 --
@@ -18,26 +19,27 @@ local function plan_entry(plan, budget_key, change)
   local name = key .. '|' .. counter
   local entry = plan[name]
   if not entry then
-    local now = redis.call('HMGET', key, counter .. '|spent', counter .. '|reserved')
+    local now = redis.call('HMGET', key, counter .. '|spent', counter .. '|reserved', counter .. '|elsewhere')
     entry = {
       key = key, counter = counter,
       spent = now[1] and big_parse(now[1]) or ZERO, reserved = now[2] and big_parse(now[2]) or ZERO,
+      elsewhere = now[3] and big_parse(now[3]) or ZERO,
     }
     plan[name] = entry
   end
   return entry
 end
 
--- Add the changes as reservations. Returns nil, or what broke: {index, spent, reserved} of the first change with
--- spent + reserved + amount > limit. Changes of one batch on the same counter add up.
+-- Add the changes as reservations. Returns nil, or what broke: {index, spent, reserved, elsewhere} of the first change
+-- with spent + elsewhere + reserved + amount > limit. Changes of one batch on the same counter add up.
 local function plan_reserve(plan, budget_key, changes)
   for index, change in ipairs(changes) do
     local entry = plan_entry(plan, budget_key, change)
     local limit = big_parse(change.limit)
     local reserved = big_add(entry.reserved, big_parse(change.amount))
-    local total = big_add(entry.spent, reserved)
+    local total = big_add(big_add(entry.spent, entry.elsewhere), reserved)
     if big_compare(limit, MAX_UINT256) > 0 or big_compare(total, limit) > 0 then
-      return { tostring(index), big_text(entry.spent), big_text(entry.reserved) }
+      return { tostring(index), big_text(entry.spent), big_text(entry.reserved), big_text(entry.elsewhere) }
     end
     entry.reserved = reserved
     if not entry.limit or big_compare(entry.limit, limit) < 0 then

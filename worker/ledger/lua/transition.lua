@@ -5,7 +5,7 @@
 --       what the guardrails count (JSON, '' = nothing), the session's number of changes that the caller has seen at
 --       least, then name, value, name, value, ... of the fields to store
 -- Returns {'ok', number of changes}, {'lost', number of changes}, {'missing'}, {'fence', current fence, state},
--- {'illegal', state}, {'held'} (it has a reservation already), {'limit', index of the change, spent, reserved} or
+-- {'illegal', state}, {'held'} (it has a reservation already), {'limit', index of the change, spent, reserved, elsewhere} or
 -- {'guard', index of the scope, kind, token, limit, used}.
 
 local from_state, to_state = ARGV[3], ARGV[4]
@@ -42,7 +42,7 @@ if ARGV[9] ~= '' or ARGV[10] ~= '' then
   end
   local broken = plan_reserve(plan, KEYS[5], changes_of(ARGV[9]))
   if broken then
-    return { 'limit', broken[1], broken[2], broken[3] }
+    return { 'limit', unpack(broken) }
   end
   if ARGV[10] ~= '' then
     guard = guards_at(KEYS[6], KEYS[7], KEYS[8], KEYS[9], ARGV[7])
