@@ -168,8 +168,7 @@ def resolve(runtime: Runtime, session: RegisteredSession, *, who: str, why: str)
         What was resolved.
 
     Raises:
-        LedgerInputError: trades of such a counter are in flight; nothing is changed.
-        SyncUnsettledError: the books changed meanwhile.
+        SyncUnsettledError: trades of such a counter are in flight, and nothing is changed; or the books changed meanwhile.
         ChainError, WrongChainError, EmissaryReplyError, LedgerUnavailableError
     """
     rows = [
@@ -177,9 +176,15 @@ def resolve(runtime: Runtime, session: RegisteredSession, *, who: str, why: str)
         for row in _rows(runtime, session)
         if _compared(row).outcome in {Outcome.CHAIN_AHEAD, Outcome.LEDGER_AHEAD}
     ]
+    for row in rows:
+        if row.budget().reserved:
+            raise SyncUnsettledError(
+                f"has {row.budget().reserved} reserved by trades in flight, which the chain may have counted or not",
+                field=row.counter.name,
+                fix="pause the session, wait until they have ended, and try again",
+            )
     done: list[Resolution] = []
-    # those in flight first: one of them stops all
-    for row in sorted(rows, key=lambda row: row.budget().reserved == 0):
+    for row in rows:
         assert isinstance(row.found, tuple)
         line = Resolution(runtime.now_ms(), who, why, row.counter.name, row.budget().spent, row.found[1])
         if runtime.ledger.book(session.session_id, row.budget(), counted=row.found[1], resolve=line) is None:

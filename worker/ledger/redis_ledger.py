@@ -27,6 +27,7 @@ from worker.ledger.errors import (
     IntentArchivedError,
     IntentNotFoundError,
     LedgerInconsistentError,
+    LedgerInputError,
     LimitExceededError,
 )
 from worker.ledger.marks import Marks

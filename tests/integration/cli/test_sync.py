@@ -42,6 +42,22 @@ def test_drift_ends_with_1(command: Run, session: str, devnet: Devnet) -> None:
     assert "chain ahead" in out
     assert "0.000003 USDC" in out
 
+    # the chain's number counts until an operator decides, with a reason
+    shown = json.loads(command("sessions", "show", session, "--json")[1])["budgets"]
+    assert [(budget["spent"], budget["elsewhere"]) for budget in shown] == [("0", "3")]
+    assert "0.000003 USDC elsewhere (see `sessions sync`)" in command("sessions", "show", session)[1]
+    for arguments in (("--resolve",), ("--why", "seen")):
+        code, out, err = command("sessions", "sync", session, *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: --resolve, --why: goes with the other one")
+    code, out, err = command("sessions", "sync", session, "--resolve", "--why", "the user's wallet")
+    assert code == 0
+    assert err.startswith("resolved ")
+    assert err.endswith(": 0 was spent, 3 is\n")
+    assert "the user's wallet" in out
+    shown = json.loads(command("sessions", "show", session, "--json")[1])["budgets"]
+    assert [(budget["spent"], budget["elsewhere"]) for budget in shown] == [("3", "0")]
+
 
 def test_an_unknown_session_is_bad_input(command: Run) -> None:
     code, out, err = command("sessions", "sync", "ses_" + "00" * 8)

@@ -8,10 +8,10 @@ from tests.integration.execution.test_sync import LIMIT, answer_all, session_of
 from tests.support.pipeline import Pipeline, transfer
 from tests.support.policy_getters import SPENDING, USAGE, PolicyGetters
 from worker.chain.reader import ChainReader
+from worker.execution.errors import SyncUnsettledError
 from worker.execution.prepare import read_enable_nonce
 from worker.execution.sync import CounterState, Outcome, resolve, sync
 from worker.intents.states import State
-from worker.ledger.errors import LedgerInputError
 from worker.ledger.port import Budget
 from worker.policies.base import Execution
 from worker.sessions.enabling import enable_call, revoke_call
@@ -95,7 +95,7 @@ def test_trades_in_flight_are_never_left_out_and_stop_a_resolution(pipeline: Pip
     answer_all(contracts, spent=20_000_000, used=2)  # 5 of others, or 10 if ours is not executed yet
     assert spending(sync(pipeline.runtime, session)).elsewhere == 10_000_000
     before = pipeline.ledger.budgets(session.session_id)
-    with pytest.raises(LedgerInputError, match="5000000 reserved by trades in flight"):
+    with pytest.raises(SyncUnsettledError, match="5000000 reserved by trades in flight"):
         resolve(pipeline.runtime, session, who="ops", why="?")
     assert pipeline.ledger.budgets(session.session_id) == before
     pipeline.run(waiting)
