@@ -1,6 +1,6 @@
 """bench-policy: what evaluating one intent and reserving its budgets costs our process, on a real Redis.
 
-One intent is judged against every policy of its session, and moved from QUEUED to AUTHORIZED with its reservations and
+One intent is judged against every policy and guardrail of its session, and moved from QUEUED to AUTHORIZED with its reservations and
 its quote in one step, as ``worker/execution/prepare.py`` does. Round trips are counted in a pass of their own, by
 counting what redis-py writes to its socket.
 """
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ import redis
 from benchmarks import report
 from tests.support.redis import start_local
 from tests.support.sessions import NOW_S, USDC, make_session_file, usdc_transfer
-from worker.execution.tokens import amount_format
+from worker.execution.guardrails import Part, approval_needed, charges, require_within
+from worker.execution.prepare import part_of
+from worker.execution.tokens import amount_format, token_table
+from worker.intents.guardrails import read_guardrails
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
 from worker.ledger.redis_ledger import RedisLedger
 from worker.policies import UsageLimit
 from worker.policies.base import Allow, Execution
 from worker.policies.evaluate import evaluate
+from worker.policies.guardrails import SESSION_SCOPE, ScopeRules
 from worker.sessions.file import load_session_file
 from worker.sessions.importing import RegisteredSession, recompute
 from worker.sessions.model import Action
@@ -46,7 +51,11 @@ class Worker:
 
     def __init__(self, url: str) -> None:
         self.ledger = RedisLedger(url)
-        self.session = _session()
+        rules = _rules()
+        self.session = replace(_session(), rules={rules.scope: rules})
+        # where the script that reserves holds them against those of the judgement
+        name = f"sx:{{{self.session.session_id.removeprefix('ses_')}}}:session"
+        redis.Redis.from_url(url).hset(name, rules.field_name, rules.text)
         self.calls = (_transfer(10_000_000),)
         self._amount = amount_format(self.session.chain_id)
         self._made = 0
@@ -82,6 +91,14 @@ class Worker:
             raise report.BenchmarkError(f"the intent is denied: {verdict.reason}")
         return verdict
 
+    def part(self) -> Part:
+        """Judge the intent's calls by the guardrails; what they count."""
+        part = part_of(self.session, TradeIntent(self.session.session_id, "benchmark", self.calls))
+        require_within(part)
+        if approval_needed(part):
+            raise report.BenchmarkError("the intent waits for an approval")
+        return part
+
     def reserve(self, intent_id: str, fence: int, verdict: Allow) -> None:
         """Reserve its budgets, with all that is stored in the same step."""
         self.ledger.transition(
@@ -94,6 +111,7 @@ class Worker:
             now_ms=_NOW_MS,
             due_ms=_NOW_MS + 60_000,
             reserve=verdict.changes,
+            charges=charges((self.part(),)),
             fields={
                 "attention": "",
                 "quote": _QUOTE,
@@ -182,7 +200,7 @@ def _round_ms(worker: Worker, number: int) -> tuple[float, float]:
 
 
 def _session() -> RegisteredSession:
-    """Only ``USDC.transfer``, with a spending limit, a time frame and a number of uses."""
+    """Only ``USDC.transfer``, with a spending limit, a time frame and a number of uses; and guardrails of most kinds."""
     transfer = usdc_transfer(_LIMIT, valid_until_ms=(NOW_S + 86_400) * 1000)
     action = Action(
         target=transfer.target,
@@ -190,6 +208,24 @@ def _session() -> RegisteredSession:
         policies=(*(transfer.policies or ()), UsageLimit(limit=_LIMIT)),
     )
     return recompute(load_session_file(make_session_file(actions=[action])))
+
+
+def _rules() -> ScopeRules:
+    most = f"{_LIMIT // 10**6} USDC"
+    guardrails = read_guardrails(
+        {
+            "per_trade": "10 USDC",
+            "per_hour": most,
+            "per_day": most,
+            "per_week": most,
+            "approval_above": "10 USDC",
+            "recipients": ["0x" + "5e" * 20],
+            "spenders": [],
+            "max_in_flight": 10_000,
+        },
+        token_table(8453),
+    )
+    return ScopeRules(SESSION_SCOPE, guardrails.text(), guardrails)
 
 
 def _transfer(amount: int) -> Execution:
