@@ -127,6 +127,17 @@ class Edges:
         kept = getattr(rules, name, None) or getattr(rules, f"{name}_s")
         return f"= {kept if isinstance(kept, int) else kept[0].amount}"
 
+    def json_line(self, text: str, _: str) -> str:
+        """``amount`` of a line of ``intents submit --file x.jsonl``: base units in the call that would be signed."""
+        path = self.folder / f"lines{self.number}.jsonl"
+        path.write_text(f'{{"to": "{RECIPIENT}", "token": "USDC", "amount": {text}}}\n')
+        out = self.command("intents", "submit", "--file", str(path), "--session", self.session, "--json")[1]
+        [line] = json.loads(out)["lines"]
+        if line["outcome"] == "bad":
+            return f"{line['field']}: {line['reason']}"
+        [call] = json.loads(self.command("intents", "show", line["intent_id"], "--json")[1])["calls"]
+        return f"= {int(call['data'][74:], 16)}"
+
     def trade(self, text: str, _: str) -> str:
         """``spend`` of a trade's JSON, as Python reads it."""
         value = json.loads(
@@ -250,7 +261,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("amount", "10", "--amount: '10' is no amount with a token"),
     ("amount", "10 usdc", "--amount: the token 'usdc' is not known"),
     ("amount", "10 USDX", "--amount: the token 'USDX' is not known"),
-    ("amount/USDC", "10 USDC", "--amount: names a token, as --token does"),
+    ("amount/USDC", "10 USDC", "--amount: names a token, as token does"),
     (
         "amount",
         "1" * 400 + " USDC",
@@ -392,6 +403,22 @@ ROWS: list[tuple[str, str, str]] = [
     ("guardrail/cooldown", "90s", "= 90"),
     ("guardrail/cooldown", "1.5h", "--set.cooldown: '1.5h' is no duration of at most 31 days"),
     ("guardrail/max_lateness", "32d", "--set.max_lateness: '32d' is no duration of at most 31 days"),
+    # --- a line of JSON
+    ("json line", '"9007199254.740993"', "= 9007199254740993"),
+    ("json line", '"1.10"', "= 1100000"),
+    ("json line", "10", "amount: is a int, not text"),
+    ("json line", "0.1", "amount: is a float, not text"),
+    ("json line", "9007199254740993", "amount: is a int, not text"),
+    ("json line", "1e3", "amount: is a float, not text"),
+    ("json line", '"1e3"', "amount: '1e3' is no amount"),
+    ("json line", '"1.0000001"', "amount: '1.0000001' has more than the 6 decimals of USDC"),
+    ("json line", '"-1"', "amount: '-1' is no amount"),
+    ("json line", '"0"', "amount: is zero"),
+    ("json line", "true", "amount: is a bool, not text"),
+    ("json line", "null", "amount: is missing"),
+    ("json line", "NaN", "line: holds NaN, which is no JSON number"),
+    ("json line", "[]", "amount: is missing"),
+    ("json line", '"1","amount":"9"', "line: has 'amount' twice"),
     # --- a trade's JSON
     ("trade", f'"{MAX}"', f"= {MAX}"),
     ("trade", "1000000", "spend[0].amount: must be base units in quotes"),
