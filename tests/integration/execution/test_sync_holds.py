@@ -48,8 +48,8 @@ def test_the_larger_counts_until_it_is_resolved(pipeline: Pipeline) -> None:
     over = pipeline.submit("over", transfer(40_000_001), session_id=session.session_id)
     [record] = pipeline.run(over)
     assert record.reason == (
-        "spending-limits: call 0: asks for 40.000001 USDC; of 100 USDC 10 USDC is spent, 50 USDC used elsewhere and "
-        "0 USDC reserved"
+        "spending-limits: 100 USDC allowed, 10 USDC spent or reserved, 50 USDC used elsewhere, this call takes 40.000001 USDC "
+        "(call 0)"
     )
     # looking again changes nothing; our own trades go on counting
     assert spending(sync(pipeline.runtime, session)).elsewhere == 50_000_000
