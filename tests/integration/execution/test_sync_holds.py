@@ -48,7 +48,7 @@ def test_the_larger_counts_until_it_is_resolved(pipeline: Pipeline) -> None:
     over = pipeline.submit("over", transfer(40_000_001), session_id=session.session_id)
     [record] = pipeline.run(over)
     assert record.reason == (
-        "spending-limits: 100 USDC allowed, 10 USDC spent or reserved, 50 USDC used elsewhere, this call takes 40.000001 USDC "
+        "spending-limits: 100.00 USDC allowed, 10.00 spent or reserved, 50.00 used elsewhere, this call takes 40.000001 "
         "(call 0)"
     )
     # looking again changes nothing; our own trades go on counting
