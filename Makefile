@@ -6,10 +6,8 @@ SOURCES := worker tasks config tests benchmarks
 # each has services of its own; most tests wait rather than compute
 TEST_PROCESSES ?= 4
 
-.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench bench-sign bench-policy bench-keys vault lock clean
-.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys bench-memory vault lock clean
-.PHONY: help demo test check format conformance fuzz budgets onchain chaos bench-sign bench-policy bench-keys vault vault-faults lock clean
-.PHONY: help demo test check format conformance fuzz budgets onchain chaos restarts bench bench-sign bench-policy bench-keys bench-memory vault lock clean
+.PHONY: help demo test check format conformance fuzz budgets onchain chaos restarts bench bench-sign bench-policy
+.PHONY: bench-keys bench-memory vault vault-faults lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
