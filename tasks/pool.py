@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Any, cast
 
-from billiard import active_children
+from billiard import active_children  # pyright: ignore[reportAttributeAccessIssue] - it makes its names at run time
 from celery.concurrency import asynpool
 from celery.signals import worker_shutting_down
 

@@ -92,24 +92,24 @@ def _rehashed(text: list[str]) -> list[str]:
     return [*text[:2], json.dumps(entry, ensure_ascii=False, separators=(",", ":")), *text[3:]]
 
 
+_FORGERIES: list[tuple[Callable[[list[str]], list[str]], str]] = [
+    (_edited, "line 3 was edited"),
+    (_rehashed, "line 4 does not follow"),
+    (lambda text: [*text[:2], *text[3:]], "line 3 has the number 4"),
+    (lambda text: [text[0], text[2], text[1], *text[3:]], "line 2 has the number 3"),
+    (lambda text: [*text[:2], text[1], *text[2:]], "line 3 has the number 2"),
+    (lambda text: text[1:], "line 1 has the number 2"),
+    (lambda text: [*text[:2], "{}", *text[2:]], "line 3 is no line"),
+    (lambda text: [*text[:2], text[2].replace(":", ": ", 1), *text[3:]], "line 3 was edited"),
+    (lambda text: text[:-1], "it ends at line 4, and line 5 is known"),
+    (lambda text: text[:1], "it ends at line 1, and line 5 is known"),
+]
+
+
 class TestVerify:
     """Whatever is done to the file shows."""
 
-    @pytest.mark.parametrize(
-        ("forge", "words"),
-        [
-            (_edited, "line 3 was edited"),
-            (_rehashed, "line 4 does not follow"),
-            (lambda text: [*text[:2], *text[3:]], "line 3 has the number 4"),
-            (lambda text: [text[0], text[2], text[1], *text[3:]], "line 2 has the number 3"),
-            (lambda text: [*text[:2], text[1], *text[2:]], "line 3 has the number 2"),
-            (lambda text: text[1:], "line 1 has the number 2"),
-            (lambda text: [*text[:2], "{}", *text[2:]], "line 3 is no line"),
-            (lambda text: [*text[:2], text[2].replace(":", ": ", 1), *text[3:]], "line 3 was edited"),
-            (lambda text: text[:-1], "it ends at line 4, and line 5 is known"),
-            (lambda text: text[:1], "it ends at line 1, and line 5 is known"),
-        ],
-    )
+    @pytest.mark.parametrize(("forge", "words"), _FORGERIES)
     def test_forgeries(self, path: Path, forge: Callable[[list[str]], list[str]], words: str) -> None:
         head = write_some(path)
         text = path.read_text().splitlines()
@@ -133,7 +133,7 @@ class TestVerify:
         text = path.read_text()
         path.unlink()
         trail = AuditTrail(path)
-        trail._append("moved", {"why": "x"})
+        trail._append("moved", {"why": "x"})  # pyright: ignore[reportPrivateUsage]
         assert text
         forged = Head(name, 1, "0" * 64)
         with pytest.raises(AuditError, match="it is not the log"):

@@ -38,7 +38,7 @@ def run_notifier(
         return
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda _number, _frame: stop.set())
     assert isinstance(notifier, Notifier)
     note(f"telling {', '.join(notifier.channels)}")
     while not stop.is_set():

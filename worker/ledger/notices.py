@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import redis
+from redis.exceptions import NoScriptError
 
 from worker.json_depth import check_depth
 from worker.ledger import connection, keys
@@ -135,7 +136,7 @@ class NoticeBook:
         with connection.named_errors(self._where, writes=True):
             try:
                 return self._redis.evalsha(ready.sha, len(names), *names, *args)
-            except redis.exceptions.NoScriptError:
+            except NoScriptError:
                 return self._redis.eval(ready.text, len(names), *names, *args)
 
 

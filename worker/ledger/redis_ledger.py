@@ -220,7 +220,7 @@ class RedisLedger:
             pipe.lrange(keys.history(intent_id), 0, -1)
             archived = keys.of_session(keys.digits_of_intent(intent_id), "archived")
             pipe.hget(archived, field_of(intent_id))
-            values, history, tombstone = cast("list[Any]", pipe.execute())
+            values, history, tombstone = pipe.execute()
         if isinstance(values, list):  # so it comes out of a cluster's transaction
             values = _pairs(cast("list[str]", values))
         if not values and tombstone:

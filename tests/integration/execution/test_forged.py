@@ -369,7 +369,7 @@ class TestAudit:
         assert (ended["to_state"], ended["tx_hash"]) == ("COMPLETED", record.tx_hash)
         forged = attacker.hget("sx:audit", asked["log"])
         assert forged
-        attacker.hset("sx:audit", asked["log"], forged.replace("6 ", "5 ", 1))
+        attacker.hset("sx:audit", asked["log"], str(forged).replace("6 ", "5 ", 1))
         with pytest.raises(ForgedError, match="does not fit"):
             pipeline.runtime.audit_heads.of(asked["log"])
 

@@ -172,7 +172,11 @@ def test_a_changed_body_does_not_verify(receiver: Receiver) -> None:
 def test_private_addresses_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     for address in ("10.0.0.1", "169.254.169.254", "127.0.0.1", "::1", "fe80::1%eth0"):
         found = [(2, 1, 6, "", (address, 443))]
-        monkeypatch.setattr("socket.getaddrinfo", lambda *_, found=found, **__: found)
+
+        def resolve(*_: object, found: object = found, **__: object) -> object:
+            return found
+
+        monkeypatch.setattr("socket.getaddrinfo", resolve)
         with pytest.raises(NotSentError, match="not a public one"):
             Channel("ops", "https://hooks.example.com/x", SECRET).send("e", "{}", title="", text="", now_s=1)
 
