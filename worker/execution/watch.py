@@ -102,9 +102,13 @@ def tick(runtime: Runtime) -> int:
 
 def _ask_for_signer(runtime: Runtime, record: IntentRecord) -> None:
     """Signing has queues of its own: that nobody serves them shows only in records that nobody takes."""
-    waited_ms = runtime.now_ms() - int(record.fields.get("entered_ms") or record.updated_ms)
+    entered_ms = int(record.fields.get("entered_ms") or record.updated_ms)
+    waited_ms = runtime.now_ms() - entered_ms
+    # a claim since then, even one whose worker died: somebody serves them
+    taken = bool(record.fields.get("lease_who")) or record.updated_ms > entered_ms
     if (
         record.state is not State.AUTHORIZED
+        or taken
         or record.attention
         or waited_ms < 2 * runtime.settings.stuck_after_ms
     ):

@@ -298,7 +298,7 @@ class TestSessionFiles:
         code, out, err = command("sessions", "list", "--json")
         assert code == 0
         assert [entry["session_id"] for entry in json.loads(out)] == [other]
-        assert f"warning: session: {session} must not be used: its file was changed in Redis" in err
+        assert f"warning: session: {session} must not be used: its seal does not fit its content" in err
         code, _, err = submit(command, session)
         assert code == 1
         assert "must not be used" in err

@@ -71,5 +71,5 @@ def test_a_quote_altered_in_redis_between_authorize_and_sign_is_not_signed(pipel
     pipeline.ledger.annotate(intent_id, now_ms=pipeline.runtime.now_ms(), fence=record.fence, quote=altered)
     record = pipeline.run(intent_id)[0]
     assert record.state is State.REJECTED
-    assert record.reason.startswith("quote: is not the one that was authorized")
+    assert record.reason.startswith("its record in Redis was not written by this program: AUTHORIZED")
     assert pipeline.executed() == 0
