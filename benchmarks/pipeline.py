@@ -253,7 +253,7 @@ def ours(place: Stub, *, processes: int = 4, settings: dict[str, str] | None = N
             devnet=cast("Devnet", place),
             concurrency=processes,
             beat=False,
-            settings={"LOG_LEVEL": "WARNING", "POLL_INITIAL_MS": "500"} | (settings or {}),
+            settings={"POLL_INITIAL_MS": "500"} | (settings or {}),
         ) as stack,
     ):
         yield Ours(stack, server)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import keys, memory, policy, report, signing
+from benchmarks import keys, memory, pipeline, policy, report, signing
 from tests.support.redis import RedisServer
 from tests.support.sdk import sdk_dir
 from tests.support.vault import VaultServer
@@ -51,6 +51,15 @@ class TestLastLines:
     def test_keys_from_vault(self, capsys: pytest.CaptureFixture[str], vault_server: VaultServer) -> None:
         assert keys.main(TINY) == 0
         assert re.fullmatch(rf"key_fetch_ms_p50={NUMBER}", last_line(capsys))
+
+
+    def test_the_whole_pipeline_against_the_sdk(
+        self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer
+    ) -> None:
+        sdk_dir()
+        redis_server.process()
+        assert pipeline.main(["--brief", *TINY]) == 0
+        assert re.fullmatch(rf"throughput_ratio_vs_sdk={NUMBER}", last_line(capsys))
 
 
 class TestHonesty:
