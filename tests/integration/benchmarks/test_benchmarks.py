@@ -52,7 +52,6 @@ class TestLastLines:
         assert keys.main(TINY) == 0
         assert re.fullmatch(rf"key_fetch_ms_p50={NUMBER}", last_line(capsys))
 
-
     def test_the_whole_pipeline_against_the_sdk(
         self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer
     ) -> None:
