@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,10 +28,10 @@ import httpx
 import redis
 
 from benchmarks import report
-from benchmarks.signing import Sdk, question
+from benchmarks.signing import Sdk, question, sdk_process
 from tests.support.otlp import collector
 from tests.support.redis import start_local
-from tests.support.sdk import node_binary, node_workspace
+from tests.support.sdk import node_binary
 from tests.support.sessions import OWNER_KEY, USDC, make_session_file, usdc_transfer
 from worker.devnet.devnet import Devnet
 from worker.devnet.stack import Stack
@@ -137,25 +136,12 @@ def stub(delay_ms: int = 0) -> Generator[Stub]:
 
 
 @contextmanager
-def sdk_process() -> Generator[Sdk]:
+def sdk_side() -> Generator[Sdk]:
     """The SDK's half, on the measured processor."""
-    with node_workspace() as folder:
-        shutil.copy(_HERE / "pipeline.mjs", folder)
-        with (
-            pinned(_MEASURED),
-            subprocess.Popen(
-                [node_binary(), "pipeline.mjs"],
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            ) as process,
-        ):
-            try:
-                yield Sdk(process)
-            finally:
-                process.kill()
+    with ExitStack() as running:
+        with pinned(_MEASURED):  # what is started here stays there; we do not
+            sdk = running.enter_context(sdk_process("pipeline.mjs"))
+        yield sdk
 
 
 class Ours:
@@ -243,19 +229,20 @@ def ours(place: Stub, *, processes: int = 4, settings: dict[str, str] | None = N
         processes: pool processes of the one worker.
         settings: further settings.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="session-executor-bench-") as folder,
-        pinned(_MEASURED),
-        start_local(Path(folder) / "redis") as server,
-        Stack(
-            Path(folder),
-            redis_url=server.url,
-            devnet=cast("Devnet", place),
-            concurrency=processes,
-            beat=False,
-            settings={"POLL_INITIAL_MS": "500"} | (settings or {}),
-        ) as stack,
-    ):
+    with ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="session-executor-bench-")))
+        with pinned(_MEASURED):  # what is started here stays there; we do not
+            server = running.enter_context(start_local(folder / "redis"))
+            stack = running.enter_context(
+                Stack(
+                    folder,
+                    redis_url=server.url,
+                    devnet=cast("Devnet", place),
+                    concurrency=processes,
+                    beat=False,
+                    settings={"POLL_INITIAL_MS": "500"} | (settings or {}),
+                )
+            )
         yield Ours(stack, server)
 
 
@@ -282,7 +269,7 @@ def main(argv: list[str]) -> int:
 
 
 def _throughput(number: int, rounds: int, warm_up: int) -> float:
-    with stub() as place, sdk_process() as sdk, ours(place) as us:
+    with stub() as place, sdk_side() as sdk, ours(place) as us:
         asked = question(us.session, {})
         transfer = _transfer()
         asked |= {

@@ -85,13 +85,13 @@ class Sdk:
 
 
 @contextmanager
-def sdk_process() -> Generator[Sdk]:
-    """The SDK's half, ended when the block ends."""
+def sdk_process(script: str = _SCRIPT) -> Generator[Sdk]:
+    """The SDK's half, ended when the block ends; ``script`` is one of this folder."""
     node = node_binary()
     with node_workspace() as folder:
-        shutil.copy(_HERE / _SCRIPT, folder)
+        shutil.copy(_HERE / script, folder)
         with subprocess.Popen(
-            [node, _SCRIPT],
+            [node, script],
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
