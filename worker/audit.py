@@ -8,7 +8,8 @@ seen by the *heads*, number and hash of the newest line, that are kept beside th
 ``log``               random name of this file, in every line
 ``n``                 1, 2, 3, …
 ``at_ms``             unix milliseconds
-``event``             ``enqueued``, ``moved``, ``signing``, ``forged``, …
+``event``             ``enqueued``, ``moved``, ``signing``, ``forged``, ``change`` (an operator's), …
+``by``                whose process wrote the line: ``user@host``
 ``prev``, ``hash``    SHA-256, hex: of the line before (64 zeros for the first), and of this one without ``hash``
 ====================  ======================================================================================
 """
@@ -16,13 +17,16 @@ seen by the *heads*, number and hash of the newest line, that are kept beside th
 from __future__ import annotations
 
 import fcntl
+import getpass
 import hashlib
 import json
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -42,6 +46,7 @@ _TAIL = 262_144
 #: The same forgery, found at each attempt, is told once in this time.
 _TELL_AGAIN_S = 600.0
 _OURS = ("log", "n", "at_ms", "event", "prev", "hash")
+_SET_HERE = (*_OURS, "by")
 
 
 class AuditError(ServiceError):
@@ -89,6 +94,17 @@ class AuditTrail:
     def __repr__(self) -> str:
         return f"<AuditTrail {self.path}>"
 
+    def check(self) -> None:
+        """Prove that a line could be written, without writing one. Raises AuditError."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.exists():
+                os.close(os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
+            elif not os.access(self.path.parent, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise self._unwritable(error) from None
+
     def write(self, event: str, **facts: object) -> Head:
         """Append a line; it is on disk when this returns.
 
@@ -102,11 +118,7 @@ class AuditTrail:
         try:
             head, line = self._append(event, facts)
         except OSError as error:
-            raise AuditError(
-                f"{self.path} cannot be written: {error.strerror or type(error).__name__}",
-                field=FIELD,
-                fix="name a file that this user can write; see that the disk is not full",
-            ) from None
+            raise self._unwritable(error) from None
         if self._heads is not None:
             self._heads.keep(head, line)
         return head
@@ -124,6 +136,13 @@ class AuditTrail:
         if now_s - self._told.get(key, -_TELL_AGAIN_S) >= _TELL_AGAIN_S:
             self._told[key] = now_s
             self.tell(event, **facts)
+
+    def _unwritable(self, error: OSError) -> AuditError:
+        return AuditError(
+            f"{self.path} cannot be written: {error.strerror or type(error).__name__}",
+            field=FIELD,
+            fix="name a file that this user can write; see that the disk is not full",
+        )
 
     def _append(self, event: str, facts: Mapping[str, object]) -> tuple[Head, str]:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -154,7 +173,8 @@ class AuditTrail:
             "n": before.n + 1 if before else 1,
             "at_ms": self._clock(),
             "event": event,
-            **{name: _shortened(value) for name, value in facts.items() if name not in _OURS},
+            "by": os_user(),
+            **{name: _shortened(value) for name, value in facts.items() if name not in _SET_HERE},
             "prev": before.hash if before else FIRST,
         }
         own = _hash(entry)
@@ -172,6 +192,16 @@ class AuditTrail:
             os.pwrite(descriptor, f"{head.log} {head.n:020d} {head.hash}\n".encode(), 0)
         finally:
             os.close(descriptor)
+
+
+@cache
+def os_user() -> str:
+    """Whose process this is, as the operating system knows them: ``user@host``."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        name = f"uid {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
 
 def kept_beside(path: Path) -> Head | None:

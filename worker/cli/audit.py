@@ -50,7 +50,13 @@ def verify(
 @app.command()
 def show(
     intent: Annotated[str, typer.Option(help="Only lines of this intent.")] = "",
-    event: Annotated[str, typer.Option(help="Only lines of this event, such as forged.")] = "",
+    event: Annotated[
+        str,
+        typer.Option(help="Only lines of this event, such as forged; change: what operators have changed."),
+    ] = "",
+    session: Annotated[str, typer.Option(help="Only lines of this session.")] = "",
+    who: Annotated[str, typer.Option(help="Only what they asked for: user@host, or user.")] = "",
+    what: Annotated[str, typer.Option(help="Only changes of this kind, such as 'session paused'.")] = "",
     limit: Annotated[int, typer.Option(help="How many, the newest.", min=1)] = 50,
     as_json: JsonFlag = False,
 ) -> None:
@@ -58,8 +64,11 @@ def show(
     from worker.audit import lines
 
     found: deque[dict[str, Any]] = deque(maxlen=limit)
+    wanted = {"intent_id": intent, "event": event, "session_id": session, "what": what}
     for entry in lines(runtime().audit.path):
-        if (not intent or entry.get("intent_id") == intent) and (not event or entry["event"] == event):
+        if all(not text or entry.get(name) == text for name, text in wanted.items()) and (
+            not who or who in _askers(entry)
+        ):
             found.append(entry)
     if as_json:
         print_json(list(found))
@@ -80,6 +89,12 @@ def show(
         ),
         empty="nothing yet",
     )
+
+
+def _askers(entry: dict[str, Any]) -> set[str]:
+    """Who a line is of, by every name that one may look for."""
+    names = {str(entry.get("who", "")), str(entry.get("by", ""))}
+    return names | {name.partition("@")[0] for name in names}
 
 
 def _head_in_redis(services: Runtime, path: Path) -> Head | None:

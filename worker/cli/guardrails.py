@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.cli.changes import change
 from worker.cli.context import find_session, runtime
 from worker.cli.output import note, print_json, print_line, print_table
 from worker.errors import InputError
@@ -114,7 +115,16 @@ def _change(
             field="guardrails",
             fix="add --loosen if that is meant",
         )
-    services.sessions.set_guardrails(session.session_id, new, replaces=old)
+    with change(
+        services,
+        "guardrails changed",
+        session_id=session.session_id,
+        scope=old.scope,
+        before=old.text,
+        after=new.text(),
+        loosened=list(more),
+    ):
+        services.sessions.set_guardrails(session.session_id, new, replaces=old)
     if more:
         note(f"warning: loosened: {', '.join(more)}")
     return services.sessions.get(session.session_id)

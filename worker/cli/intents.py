@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 import secrets
-import socket
 import sys
 import time
 from collections import Counter
@@ -19,6 +17,7 @@ import typer
 from eth_utils.address import to_checksum_address
 
 from worker.cli import trade_options
+from worker.cli.changes import change, operator
 from worker.cli.context import find_session, options, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import ExecutorError, InputError, ServiceError
@@ -341,7 +340,10 @@ def cancel(
 ) -> None:
     """Cancel an intent that is not signed yet."""
     services = runtime()
-    record = services.ledger.cancel(intent, who="cli", why=why, now_ms=services.now_ms())
+    with change(services, "intent canceled", stops=True, intent_id=intent, why=why) as made:
+        made.say(**_before(services, intent))
+        record = services.ledger.cancel(intent, who=operator(), why=why, now_ms=services.now_ms())
+        made.say(after=str(record.state))
     _print_state(record, as_json=as_json)
 
 
@@ -354,8 +356,11 @@ def approve(
     """Confirm an intent that takes more than a guardrail's `approval_above`; who and when is kept in its history."""
     from worker.execution.approval import approve as do_approve
 
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    record = do_approve(runtime(), intent, who=who, why=why)
+    services, who = runtime(), operator()
+    with change(services, "intent approved", intent_id=intent, why=why) as made:
+        made.say(**_before(services, intent))
+        record = do_approve(services, intent, who=who, why=why)
+        made.say(after="approved")
     if as_json:
         print_json({**_summary(record), "approved_by": who})
     else:
@@ -371,7 +376,12 @@ def replay(
     """Queue a DEAD intent again. Nothing of it was signed, so it starts afresh."""
     from worker.execution.repair import replay as do_replay
 
-    _print_state(do_replay(runtime(), intent, who="cli", why=why), as_json=as_json)
+    services = runtime()
+    with change(services, "intent replayed", intent_id=intent, why=why) as made:
+        made.say(**_before(services, intent))
+        record = do_replay(services, intent, who=operator(), why=why)
+        made.say(after=str(record.state))
+    _print_state(record, as_json=as_json)
 
 
 @app.command()
@@ -386,7 +396,22 @@ def settle(
     """End a signed intent whose fate you have looked up on the chain. COMPLETED books it as spent."""
     from worker.execution.repair import settle as do_settle
 
-    _print_state(do_settle(runtime(), intent, state, who="cli", why=why), as_json=as_json)
+    services = runtime()
+    with change(services, "intent settled", intent_id=intent, why=why, wanted=str(state)) as made:
+        made.say(**_before(services, intent))
+        record = do_settle(services, intent, state, who=operator(), why=why)
+        made.say(after=str(record.state))
+    _print_state(record, as_json=as_json)
+
+
+def _before(services: Runtime, intent_id: str) -> dict[str, str]:
+    """What a change finds, for the audit trail; nothing of a record that cannot be read, which the change itself tells."""
+    try:
+        record = services.ledger.get(intent_id)
+    except ExecutorError:
+        return {}
+    attention = f" ({record.attention})" if record.attention else ""
+    return {"session_id": record.intent.session_id, "before": f"{record.state}{attention}"}
 
 
 def _print_state(record: IntentRecord, *, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from eth_utils.address import to_checksum_address
 
-from worker.cli.context import runtime, settings
+from worker.cli.changes import change
+from worker.cli.context import runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError, RefusedError, ServiceError
 
@@ -41,9 +42,11 @@ def create(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a key in the key store and print its address, which the user's frontend puts into the session."""
-    from worker.execution.runtime import key_store
-
-    _print_address(key_store(settings()).create(label=label), as_json=as_json)
+    services = runtime()
+    with change(services, "key created", label=label) as done:
+        made = services.keys.create(label=label)
+        done.say(key=made.address, version=made.version)
+    _print_address(made, as_json=as_json)
 
 
 @app.command("import")
@@ -57,7 +60,6 @@ def import_key(
 
     Whoever had it may have it still: `keys create` is the better way.
     """
-    from worker.execution.runtime import key_store
     from worker.keys.secp256k1 import parse_address
 
     if arguments:
@@ -68,7 +70,7 @@ def import_key(
             fix="`session-executor keys import < FILE`; a key that was typed as an argument is in the shell's history",
         )
     expected = parse_address(address, field="--address") if address else ""
-    store = key_store(settings())
+    services = runtime()
     key = _read_key()
     if isinstance(key, str):
         raise InputError(key, field="standard input", fix="give 64 hex digits, 0x before them or not")
@@ -79,7 +81,9 @@ def import_key(
                 field="standard input",
                 fix=f"give the key of {to_checksum_address(expected)}, or another --address",
             )
-        made = store.adopt(key, label=label)
+        with change(services, "key imported", key=key.address, label=label) as done:
+            made = services.keys.adopt(key, label=label)
+            done.say(version=made.version)
     finally:
         key.wipe()
     _print_address(made, as_json=as_json)
@@ -162,7 +166,9 @@ def rotate(
     if prepared:
         key = prepared[0]
     else:
-        key = services.keys.create(label=label or held[old].label, replaces=old)
+        with change(services, "next key created", replaces=old) as done:
+            key = services.keys.create(label=label or held[old].label, replaces=old)
+            done.say(key=key.address, version=key.version)
         if not key.replaces:
             note("warning: the store cannot remember what the key is for: --finish will not find it")
     _write_next(key, old, sessions, folder, as_json=as_json)
@@ -177,7 +183,6 @@ def destroy(
     ] = False,
 ) -> None:
     """Destroy a key for good. Sessions that it signs for can never be used again; the user should revoke them, too."""
-    from worker.execution.runtime import key_store
     from worker.keys.secp256k1 import parse_address
 
     services = runtime()
@@ -196,7 +201,10 @@ def destroy(
     if not yes:
         note(f"{to_checksum_address(key)} will be destroyed: no backup of ours brings it back")
         typer.confirm("Destroy it?", abort=True, err=True)
-    key_store(services.settings).destroy(key)
+    with change(
+        services, "key destroyed", stops=True, key=key, sessions=[session.session_id for session in sessions]
+    ):
+        services.keys.destroy(key)
     print_line(f"{to_checksum_address(key)} is destroyed")
 
 
@@ -323,9 +331,12 @@ def _finish(
         for strategy in _strategies(services)
         if strategy.session in became
     ]
-    for session_id in became:
-        services.sessions.set_paused(session_id, paused=True)
-    services.keys.mark_rotated(old.address)
+    with change(
+        services, "key rotated", before=old.address, after=prepared[0].address, sessions=dict(became)
+    ):
+        for session_id in became:
+            services.sessions.set_paused(session_id, paused=True)
+        services.keys.mark_rotated(old.address)
     if as_json:
         print_json({"switched": became, "strategies_to_change": named})
         return

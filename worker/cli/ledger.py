@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.changes import change, operator
 from worker.cli.context import runtime, settings
 from worker.cli.output import note, print_json, print_line, utc
 from worker.errors import InputError
@@ -23,6 +22,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(help="The keys of the seals on records, in a file.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+#: Of how many items a line of the audit trail repeats why they had no good seal.
+_TOLD = 50
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -67,8 +68,11 @@ def confirm(
         note(_what_counts_now(services))
         if not yes:
             typer.confirm("Trade on these books?", abort=True, err=True)
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    epoch = services.epoch.confirm(who=who, why=why, now_ms=services.now_ms())
+    with change(
+        services, "ledger confirmed", why=why, lost=found.loss, before=found.known or found.epoch
+    ) as made:
+        epoch = services.epoch.confirm(who=operator(), why=why, now_ms=services.now_ms())
+        made.say(after=epoch)
     print_line(f"confirmed, epoch {epoch[:8]}: workers go on")
 
 
@@ -92,7 +96,11 @@ def seal(
         note(f"{item.name}: {item.what} ({item.why})")
     if found and not yes:
         typer.confirm(f"Is all of it yours? Seal {len(found)}", abort=True, err=True)
-    sealed = [item.name for item in found if item.seal()]
+    sealed: list[str] = []
+    if found:
+        with change(services, "sealed", before={item.name: item.why for item in found[:_TOLD]}) as made:
+            sealed = [item.name for item in found if item.seal()]
+            made.say(number=len(sealed), after=", ".join(sealed))
     if as_json:
         print_json({"sealed": sealed})
     else:
@@ -113,13 +121,19 @@ def list_record_keys(as_json: JsonFlag = False) -> None:
 @keys_app.command("rotate")
 def rotate_record_key() -> None:
     """Add a key that seals from now on; what the others have sealed still counts. Copy the file to every machine."""
-    print_line(_key_file().rotate())
+    file = _key_file()
+    with change(runtime(), "record key added") as made:
+        name = file.rotate()
+        made.say(after=name)
+    print_line(name)
 
 
 @keys_app.command("forget")
 def forget_record_key(key_id: Annotated[str, typer.Argument(help="See `ledger keys list`.")]) -> None:
     """Take an old key out. What it has sealed is refused from then on: `ledger seal --all` first."""
-    _key_file().forget(key_id)
+    file = _key_file()
+    with change(runtime(), "record key forgotten", before=key_id):
+        file.forget(key_id)
     print_line(f"forgot {key_id}")
 
 
@@ -165,10 +179,12 @@ def restore_archive(
 
     services = runtime()
     put = seen = 0
-    for path in files_of(paths):
-        for found in Archive.read(path):
-            seen += 1
-            put += services.archived.remember(found.raw.intent_id, found.raw.tombstone(found.archived_ms))
+    with change(services, "archive restored", files=", ".join(map(str, paths))) as made:
+        for path in files_of(paths):
+            for found in Archive.read(path):
+                seen += 1
+                put += services.archived.remember(found.raw.intent_id, found.raw.tombstone(found.archived_ms))
+        made.say(read=seen, remembered=put)
     print_line(f"{seen} archived intents read, {put} of them were not known to the ledger")
 
 

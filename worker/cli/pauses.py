@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.changes import change, operator
 from worker.cli.context import runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import ExecutorError, InputError
@@ -44,8 +43,8 @@ def pause(
     """
     switch = _switch(account, chain, strategy, everything)
     services = runtime()
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    services.pauses.pause(switch, why=why, who=who, now_ms=services.now_ms())
+    with change(services, "paused", stops=True, switch=str(switch), why=why):
+        services.pauses.pause(switch, why=why, who=operator(), now_ms=services.now_ms())
     print_line(f"{switch} is paused")
     _warn_if_unknown(services, switch)
 
@@ -56,7 +55,11 @@ def resume(
     """Take one pause back. Others stay: `--all` resumes what `pause --all` stopped, nothing else."""
     switch = _switch(account, chain, strategy, everything)
     services = runtime()
-    if services.pauses.resume(switch):
+    with change(services, "resumed", switch=str(switch)) as made:
+        was = next((pause for pause in services.pauses.list() if pause.switch == switch), None)
+        resumed = services.pauses.resume(switch)
+        made.say(before=f"paused by {was.who}: {was.why}" if was else "not paused", after="not paused")
+    if resumed:
         print_line(f"{switch} goes on")
     else:
         print_line(f"{switch} was not paused")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.changes import change, operator
 from worker.cli.context import find_session, runtime, settings
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.cli.sessions import JsonFlag, read_file
@@ -105,8 +104,13 @@ def sync_session(
     services = runtime()
     found = find_session(services, session)
     if resolve:
-        who = f"{getpass.getuser()}@{socket.gethostname()}"
-        for line in do_resolve(services, found, who=who, why=why):
+        with change(services, "counters resolved", session_id=found.session_id, why=why) as made:
+            resolved = do_resolve(services, found, who=operator(), why=why)
+            made.say(
+                before={line.counter: str(line.spent_before) for line in resolved},
+                after={line.counter: str(line.spent_after) for line in resolved},
+            )
+        for line in resolved:
             note(f"resolved {line.counter}: {line.spent_before} was spent, {line.spent_after} is")
     states = sync(services, found)
     if as_json:

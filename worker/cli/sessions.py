@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import hashlib
 import json
-import socket
 import sys
 import time
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from eth_utils.address import to_checksum_address
 
+from worker.cli.changes import change, operator
 from worker.cli.context import find_session, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError, ServiceError
@@ -92,17 +92,24 @@ def import_session(
     privilege.require_accepted(risks, accept_risk or ())
     warning = chain_word(services, session)[1]
     held_to = read_file_of(guardrails, session.chain_id) if guardrails else Guardrails()
-    who, now_ms = f"{getpass.getuser()}@{socket.gethostname()}", services.now_ms()
-    created = services.sessions.put(
-        session,
-        renew=renew,
-        guardrails=held_to,
-        accepted=[
-            AcceptedRisk(risk.code, who, now_ms, risk.words)
-            for risk in risks
-            if risk.code in (accept_risk or ())
-        ],
-    )
+    who, now_ms = operator(), services.now_ms()
+    accepted = [
+        AcceptedRisk(risk.code, who, now_ms, risk.words) for risk in risks if risk.code in (accept_risk or ())
+    ]
+    with change(
+        services,
+        "session renewed" if renew else "session imported",
+        session_id=session.session_id,
+        account=session.account,
+        chain_id=session.chain_id,
+        keys=list(session.owners),
+        restricted=session.restricted,
+        accepted_risks=[risk.code for risk in accepted],
+        guardrails=held_to.text(),
+    ) as made:
+        before = _approval_sha256(services, session.session_id)
+        created = services.sessions.put(session, renew=renew, guardrails=held_to, accepted=accepted)
+        made.say(before=before, after=_approval_sha256(services, session.session_id))
     if (
         guardrails
         and services.sessions.rules(session.session_id).get(SESSION_SCOPE, ScopeRules(SESSION_SCOPE)).text
@@ -302,8 +309,32 @@ def resume(session: SessionArgument) -> None:
 def _set_paused(name: str, *, paused: bool) -> None:
     services = runtime()
     found = find_session(services, name)
-    services.sessions.set_paused(found.session_id, paused=paused)
+    with change(
+        services,
+        "session paused" if paused else "session resumed",
+        stops=paused,
+        session_id=found.session_id,
+        before=_word(found.paused),
+        after=_word(paused),
+    ):
+        services.sessions.set_paused(found.session_id, paused=paused)
     print_line(f"{found.session_id} {'is paused' if paused else 'goes on'}")
+
+
+def _word(paused: bool) -> str:
+    return "paused" if paused else "not paused"
+
+
+def _approval_sha256(services: Runtime, session_id: str) -> str:
+    """SHA-256 of the session's file as it is registered; what stands in its place where there is none."""
+    from worker.sessions.errors import SessionCorruptError, SessionNotFoundError
+
+    try:
+        return hashlib.sha256(services.sessions.get(session_id).file.text().encode()).hexdigest()
+    except SessionNotFoundError:
+        return "not registered"
+    except SessionCorruptError:
+        return "damaged"
 
 
 def read_file(file: str) -> bytes:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
+import json
 import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.cli.changes import change, operator
 from worker.cli.context import runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError
@@ -254,11 +257,30 @@ def add_strategies(
             raise InputError("is in the strategies file", field=strategy.name, fix="change it there")
         if strategy.name in added and not replace:
             raise InputError("was added before", field=strategy.name, fix="use another name, or --replace")
-    services.strategies.define(entries)
+    with ExitStack() as each:
+        for name, entry in entries.items():
+            # a line for each: a file of hundreds would make one that is too long
+            each.enter_context(
+                change(
+                    services,
+                    "strategy replaced" if name in added else "strategy added",
+                    strategy=name,
+                    before=_table(added.get(name)),
+                    after=_table(entry),
+                )
+            )
+        services.strategies.define(entries)
     for strategy in strategies:
         if strategy.name not in added:
             # what stopped a removed strategy of this name does not stop the new one
-            services.pauses.resume(strategy_switch(strategy.name))
+            with change(
+                services, "resumed", switch=f"strategy {strategy.name}", why="it was added anew"
+            ) as made:
+                made.say(
+                    before="paused"
+                    if services.pauses.resume(strategy_switch(strategy.name))
+                    else "not paused"
+                )
         print_line(strategy.name)
 
 
@@ -271,7 +293,10 @@ def remove_strategy(name: Name) -> None:
     config = services.settings
     if name in {item.name for item in read_strategies(config.strategies_file, config.chain_id)}:
         raise InputError("is in the strategies file", field=name, fix="take it out there first")
-    there, canceled = remove(services, name, who=getpass.getuser())
+    before = _table(services.strategies.definitions().get(name))
+    with change(services, "strategy removed", stops=True, strategy=name, before=before) as made:
+        there, canceled = remove(services, name, who=operator())
+        made.say(there=there, canceled=canceled)
     if not there and not canceled:
         raise InputError(f"no strategy {name!r} was added", field="name", fix="see `strategies list`")
     print_line(f"removed {name}, {canceled} intents canceled")
@@ -285,9 +310,11 @@ def pause_strategy(name: Name, why: Annotated[str, typer.Option(help="For whoeve
 
     services = runtime()
     _find(services, name)
-    who = getpass.getuser()
-    services.pauses.pause(strategy_switch(name), why=why, who=who, now_ms=services.now_ms())
-    canceled = cancel_open(services, name, who=who, why=f"its strategy was paused: {why}")
+    who = operator()
+    with change(services, "paused", stops=True, switch=f"strategy {name}", why=why) as made:
+        services.pauses.pause(strategy_switch(name), why=why, who=who, now_ms=services.now_ms())
+        canceled = cancel_open(services, name, who=who, why=f"its strategy was paused: {why}")
+        made.say(canceled=canceled)
     print_line(f"paused {name}, {canceled} intents canceled")
 
 
@@ -297,10 +324,18 @@ def resume_strategy(name: Name) -> None:
     from worker.ledger.pauses import strategy_switch
 
     services = runtime()
-    if services.pauses.resume(strategy_switch(name)):
+    with change(services, "resumed", switch=f"strategy {name}") as made:
+        resumed = services.pauses.resume(strategy_switch(name))
+        made.say(before="paused" if resumed else "not paused", after="not paused")
+    if resumed:
         print_line(f"resumed {name}")
     else:
         note(f"{name} was not paused")
+
+
+def _table(entry: Mapping[str, Any] | None) -> str:
+    """A strategy's table for the audit trail; "" for none."""
+    return "" if entry is None else json.dumps(entry, default=str)
 
 
 def _find(services: Runtime, name: str) -> ScheduledStrategy:

@@ -410,8 +410,10 @@ class _Evaluation:
         switch = strategy_switch(strategy.name)
         # a person may have paused it at this moment: that person's words stay
         if all(pause.switch != switch for pause in self.runtime.pauses.list()):
-            self.runtime.pauses.pause(
-                switch, why=why, who=f"strategy {strategy.name}", now_ms=self.runtime.now_ms()
+            who = f"strategy {strategy.name}"
+            self.runtime.pauses.pause(switch, why=why, who=who, now_ms=self.runtime.now_ms())
+            self.runtime.audit.tell(
+                "change", who=who, what="paused", switch=str(switch), why=why, outcome="done"
             )
         log.error("strategy has paused itself", strategy=strategy.name, why=why)
         # resumed by a person, it counts from the beginning

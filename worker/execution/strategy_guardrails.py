@@ -30,6 +30,16 @@ def store_guardrails(runtime: Runtime, strategy: ScheduledStrategy) -> None:
             break
         try:
             runtime.sessions.set_guardrails(strategy.session, strategy.guardrails, replaces=stored)
+            runtime.audit.tell(
+                "change",
+                who=runtime.who,
+                what="guardrails changed",
+                session_id=strategy.session,
+                scope=scope,
+                before=stored.text,
+                after=text,
+                outcome="done",
+            )
             break
         except SessionConflictError:  # another worker has read the same file
             if last:

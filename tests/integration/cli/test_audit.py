@@ -45,17 +45,17 @@ def test_the_trail_is_shown_and_verified_and_an_edit_found(
     ]
     code, out, err = command("audit", "verify")
     assert (code, err) == (0, "")
-    assert out.startswith("whole: 2 lines")
+    assert out.startswith("whole: 4 lines")
     file = tmp_path / "state" / "audit.jsonl"
     good = file.read_text()
-    file.write_text(good.splitlines(keepends=True)[0])
+    file.write_text("".join(good.splitlines(keepends=True)[:3]))
     code, _, err = command("audit", "verify")
     assert code == 1
     assert "its end was cut off" in err
     file.write_text(good.replace('"who":"cli"', '"who":"api"', 1))
     code, _, err = command("audit", "verify", "--json")
     assert code == 1
-    assert "line 1 was edited" in err
+    assert "line 3 was edited" in err
 
 
 def test_what_has_no_seal_is_shown_and_sealed(command: Run, session: str, redis_url: str) -> None:

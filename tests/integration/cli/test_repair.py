@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.support.cli import Run, submit
+from worker.audit import os_user
 from worker.intents.states import State
 from worker.ledger.redis_ledger import RedisLedger
 
@@ -43,7 +44,11 @@ def test_replay(command: Run, session: str, ledger: RedisLedger) -> None:
     walk(ledger, intent, State.DEAD)
     assert command("intents", "replay", intent, "--why", "Vault is back")[1].split() == [intent, "QUEUED"]
     history = json.loads(command("intents", "show", intent, "--json")[1])["history"]
-    assert (history[-1]["to"], history[-1]["who"], history[-1]["why"]) == ("QUEUED", "cli", "Vault is back")
+    assert (history[-1]["to"], history[-1]["who"], history[-1]["why"]) == (
+        "QUEUED",
+        os_user(),
+        "Vault is back",
+    )
 
 
 def test_settle_and_what_attention_means(command: Run, session: str, ledger: RedisLedger) -> None:
