@@ -11,8 +11,9 @@ import base64
 import binascii
 import inspect
 import json
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import redis
 import structlog
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from redis.client import NEVER_DECODE
 
 from worker.audit import AuditTrail
 from worker.json_depth import check_depth
@@ -30,6 +32,8 @@ log = structlog.get_logger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024
 #: What is kept of each for people to look at, and of how many of them; the counts go on.
 _KEPT_BYTES = 4_096
+#: A refused request may be asked for again once its reason is gone, so more of it is kept.
+_KEPT_REQUEST_BYTES = 16_384
 _KEPT = 1_000
 BOX = "sx:poison"
 COUNTS = "sx:poison:counts"
@@ -126,13 +130,15 @@ class PoisonBox:
         log.error("poison message set aside", kind=kind, queue=queue, size=len(raw), why=why, kept_in=BOX)
         if self._audit is not None:
             self._audit.tell("message refused", kind=kind, queue=queue, size=len(raw), why=why)
+        kept = _KEPT_REQUEST_BYTES if kind == REFUSED_REQUEST else _KEPT_BYTES
         entry = {
+            "id": f"psn_{secrets.token_hex(8)}",
             "at_ms": time.time_ns() // 1_000_000,
             "kind": kind,
             "why": why,
             "queue": queue,
             "size": len(raw),
-            "beginning": raw[:_KEPT_BYTES].decode("utf-8", "backslashreplace"),
+            "beginning": raw[:kept].decode("utf-8", "backslashreplace"),
         }
         try:
             pipe = self._client.pipeline(transaction=True)
@@ -148,9 +154,69 @@ class PoisonBox:
         found: Mapping[str | bytes, str | bytes] = self._client.hgetall(COUNTS)
         return {_text(kind): int(number) for kind, number in found.items()}
 
-    def newest(self, limit: int = 50) -> list[dict[str, Any]]:
-        """The newest first, each with ``at_ms``, ``kind``, ``why``, ``queue``, ``size``, ``beginning``."""
-        return [json.loads(row) for row in self._client.lrange(BOX, 0, limit - 1)]
+    def newest(self, limit: int = 50) -> list[Poison]:
+        """The newest first. Raises redis-py's errors."""
+        # as bytes, whatever the client does: what lies there may have been written by anybody
+        command: Any = self._client.execute_command
+        rows: Sequence[bytes] = command("LRANGE", BOX, 0, limit - 1, **{NEVER_DECODE: []})
+        return [Poison(number, row) for number, row in enumerate(rows, 1)]
+
+    def waiting(self) -> int:
+        """How many lie here that nobody has dropped; at most the newest thousand are kept. Raises redis-py's errors."""
+        return self._client.llen(BOX)
+
+    def drop(self, poison: Poison) -> bool:
+        """Take one out; False if somebody else has, or newer ones have pushed it out. Raises redis-py's errors."""
+        return self._client.lrem(BOX, 1, poison.row) > 0  # pyright: ignore[reportArgumentType] - bytes are taken as they are
+
+
+class Poison:
+    """One that was set aside.
+
+    Args:
+        number: its place, the newest is 1; it changes when another one comes.
+        row: as it lies in Redis.
+
+    Attributes:
+        entry: ``id``, ``at_ms``, ``kind``, ``why``, ``queue``, ``size`` in bytes, ``beginning``.
+    """
+
+    def __init__(self, number: int, row: bytes) -> None:
+        self.number = number
+        self.row = row
+        found = _mapping(_json(row))
+        self.entry: dict[str, Any] = {
+            name: found[name] if type(found.get(name)) is type(empty) else empty
+            for name, empty in _EMPTY.items()
+        }
+
+    @property
+    def poison_id(self) -> str:
+        """Names it for good."""
+        return str(self.entry["id"])
+
+    @property
+    def kind(self) -> str:
+        """Why it was set aside, in a short name."""
+        return str(self.entry["kind"])
+
+    def request(self) -> dict[str, Any] | None:
+        """The request for an intent that it holds; None if it is none, or only its beginning was kept."""
+        if self.kind != REFUSED_REQUEST:
+            return None
+        found = _json(str(self.entry["beginning"]).encode("utf-8", "replace"))
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+
+_EMPTY: Mapping[str, str | int] = {
+    "id": "",
+    "at_ms": 0,
+    "kind": "",
+    "why": "",
+    "queue": "",
+    "size": 0,
+    "beginning": "",
+}
 
 
 def _text(value: str | bytes) -> str:

@@ -79,8 +79,8 @@ def test_poison_never_stops_a_worker(make_chaos: Callable[..., Chaos], tmp_path:
         expected = {kind: len(messages) * len(QUEUES) for kind, messages in poison.items()}
         assert box.counts() == expected
         assert client.llen(BOX) == sum(expected.values())
-        assert max(len(row) for row in box.newest(1_000)) < 10_000
-        assert {row["queue"] for row in box.newest(1_000)} == set(QUEUES)
+        assert max(len(found.row) for found in box.newest(1_000)) < 10_000
+        assert {found.entry["queue"] for found in box.newest(1_000)} == set(QUEUES)
         assert all(client.llen(f"sx:celery:{queue}") == 0 for queue in QUEUES)
     assert worker.running()
     assert worker is chaos.stack.workers[-1]

@@ -254,7 +254,7 @@ def _print_survey(found: dict[str, Any]) -> None:
     attention = ", ".join(f"{n} {code}" for code, n in found["attention"].items())
     print_line(f"attention  {attention or 'none'}" + (" (see `intents list`, `why ID`)" if attention else ""))
     if found["poison"]:
-        print_line(f"poison     {found['poison']} messages set aside")
+        print_line(f"poison     {found['poison']} messages set aside (see `poison list`)")
     for pause in found["pauses"]:
         print_line(f"paused     {pause}")
     from worker.execution.tokens import amount_format

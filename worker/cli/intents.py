@@ -385,6 +385,18 @@ def replay(
 
 
 @app.command()
+def drop(
+    intent: IntentArgument,
+    why: Annotated[str, typer.Option(help="For the history.")] = "dropped by an operator",
+    as_json: JsonFlag = False,
+) -> None:
+    """Let go of a DEAD intent for good: it ends as CANCELED and needs no attention any more."""
+    from worker.execution.repair import drop as do_drop
+
+    _print_state(do_drop(runtime(), intent, who="cli", why=why), as_json=as_json)
+
+
+@app.command()
 def settle(
     intent: IntentArgument,
     state: Annotated[State, typer.Option("--as", help="COMPLETED, FAILED or EXPIRED.")],

@@ -52,10 +52,10 @@ app.add_typer(orchestrator.app, name="orchestrator")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(notifications.app, name="notifications")
+app.add_typer(poison.app, name="poison")
 pauses.add_to(app)
 console.add_to(app)
 app.command("doctor")(doctor.doctor)
-app.command("poison")(poison.poison)
 app.command("devnet")(devnet.devnet)
 
 

@@ -85,7 +85,12 @@ class LedgerCollector(Collector):
         yield _family("sx_intents_attention", "Intents a person should look at.", "code", found["attention"])
         yield _family("sx_queue_messages", "Messages that wait.", "queue", found["queues"])
         yield GaugeMetricFamily("sx_intents_in_flight", "Signed and not final.", found["in_flight"])
-        yield GaugeMetricFamily("sx_poison_messages", "Messages ever set aside.", found["poison"])
+        yield GaugeMetricFamily(
+            "sx_poison_messages", "Messages ever set aside.", sum(found["poison_ever"].values())
+        )
+        yield GaugeMetricFamily(
+            "sx_poison_waiting", "Of them those that nobody has dropped.", found["poison"]
+        )
         yield GaugeMetricFamily(
             "sx_workers_stalled", "1 when ticks wait that no worker takes.", 1 if found["workers"] else 0
         )

@@ -43,7 +43,8 @@ def survey(services: Runtime) -> dict[str, Any]:
         "chain_id": settings.chain_id,
         "workers": problem("worker", settings),
         "queues": {name: int(client.llen(f"{prefix}{name}")) for name in QUEUES},  # pyright: ignore[reportArgumentType] - the client is synchronous
-        "poison": sum(PoisonBox(client).counts().values()),
+        "poison": PoisonBox(client).waiting(),
+        "poison_ever": PoisonBox(client).counts(),
         "intents": {str(state): number for state, number in services.ledger.counts().items() if number},
         "in_flight": sum(record.state in {State.SIGNED, State.SUBMITTED} for record in waiting),
         "attention": dict(sorted(attention.items())),

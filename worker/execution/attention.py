@@ -64,7 +64,7 @@ ATTENTION: dict[str, Advice] = {
     ),
     "QUARANTINED": Advice(
         "its attempts died with their workers again and again; it is not tried any more",
-        "find out why from the worker's log; if it is DEAD, `session-executor intents replay ID`",
+        "find out why from the worker's log; if it is DEAD, `session-executor intents replay ID` or `intents drop ID`",
     ),
     "QUOTE": Advice(
         "quotes expire before they can be signed", "look for a slow service with `session-executor doctor`"

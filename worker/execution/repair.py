@@ -25,6 +25,23 @@ def replay(runtime: Runtime, intent_id: str, *, who: str, why: str) -> IntentRec
     return _move(runtime, record, State.QUEUED, who=who, why=why)
 
 
+def drop(runtime: Runtime, intent_id: str, *, who: str, why: str) -> IntentRecord:
+    """Let go of a DEAD intent for good: it is CANCELED, asks for nobody's attention, and can be archived.
+
+    Raises:
+        IntentInputError: it is not DEAD.
+        IntentNotFoundError, FenceLostError, LedgerUnavailableError
+    """
+    record = runtime.ledger.get(intent_id)
+    if record.state is not State.DEAD:
+        raise IntentInputError(
+            f"is {record.state}",
+            field=intent_id,
+            fix="only DEAD intents can be dropped; `intents cancel` is for those that wait",
+        )
+    return _move(runtime, record, State.CANCELED, who=who, why=why)
+
+
 def settle(runtime: Runtime, intent_id: str, state: State, *, who: str, why: str) -> IntentRecord:
     """End a signed intent whose fate a person has looked up on the chain.
 

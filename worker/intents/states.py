@@ -37,7 +37,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.EXPIRED: frozenset(),
     State.REJECTED: frozenset(),
     State.CANCELED: frozenset(),
-    State.DEAD: frozenset({State.QUEUED}),
+    State.DEAD: frozenset({State.QUEUED, State.CANCELED}),
 }
 
 FINAL = frozenset({State.COMPLETED, State.FAILED, State.EXPIRED, State.REJECTED, State.CANCELED, State.DEAD})

@@ -408,7 +408,7 @@ class RedisLedger:
                 raise _lost(intent_id, fence, reply)
 
     def cancel(self, intent_id: str, *, who: str, why: str, now_ms: int) -> IntentRecord:
-        """CANCELED from QUEUED or AUTHORIZED, whoever holds the claim.
+        """CANCELED from QUEUED, AUTHORIZED or DEAD, whoever holds the claim.
 
         Raises:
             IllegalTransitionError: it is signed already, or final.

@@ -51,6 +51,25 @@ def test_replay(command: Run, session: str, ledger: RedisLedger) -> None:
     )
 
 
+def test_dead_ones_are_listed_and_dropped(command: Run, session: str, ledger: RedisLedger) -> None:
+    intent = submit(command, session)[1].strip()
+    assert command("intents", "drop", intent)[0] == 2
+    walk(ledger, intent, State.DEAD, attention="QUARANTINED")
+    assert [
+        row["intent_id"] for row in json.loads(command("intents", "list", "--state", "DEAD", "--json")[1])
+    ]
+    code, out, _ = command("status", "--json")
+    assert (code, json.loads(out)["attention"]) == (1, {"QUARANTINED": 1})
+    assert command("intents", "drop", intent, "--why", "never mind")[1].split() == [intent, "CANCELED"]
+    shown = json.loads(command("intents", "show", intent, "--json")[1])
+    assert (shown["attention"], shown["reason"]) == ("", "never mind")
+    assert (shown["history"][-1]["from"], shown["history"][-1]["to"]) == ("DEAD", "CANCELED")
+    assert json.loads(command("status", "--json")[1])["attention"] == {}
+    code, _, err = command("intents", "replay", intent)
+    assert code == 2
+    assert "is CANCELED" in err
+
+
 def test_settle_and_what_attention_means(command: Run, session: str, ledger: RedisLedger) -> None:
     intent = submit(command, session)[1].strip()
     walk(ledger, intent, State.AUTHORIZED, State.SIGNED, State.SUBMITTED, attention="NOT_FOUND")
