@@ -203,6 +203,10 @@ class Settings(BaseSettings):
     otlp_endpoint: str = Field(
         "", description="Where traces go, OTLP over HTTP (…/v1/traces); none if empty."
     )
+    plain_http_hosts: str = Field(
+        "",
+        description="Hosts, comma-separated, that plain http may go to, beside this machine: a Vault or node of one's own network.",
+    )
     allow_insecure_redis: bool = Field(
         False, description="Permit a Redis beyond loopback without password or TLS."
     )

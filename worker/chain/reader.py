@@ -7,7 +7,6 @@ read the blocks of chains with long ``extraData``.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from typing import Any, cast
@@ -19,8 +18,9 @@ from web3.providers.rpc import HTTPProvider
 from web3.types import RPCEndpoint, RPCResponse
 
 from worker.chain.errors import CallRevertedError, ChainError, WrongChainError
-from worker.errors import InputError
+from worker.guarded_session import GuardedSession
 from worker.json_depth import check_depth
+from worker.outbound import Rules, is_loopback, refusal
 
 _FIELD = "SESSION_EXECUTOR_RPC_URL"
 #: Execution-API encodings: a quantity has no leading zeros there, but some endpoints send them.
@@ -47,16 +47,20 @@ class ChainReader:
         rpc_url: endpoint; never shown in errors, since paid endpoints carry their key in it.
         chain_id: the chain it must report.
         timeout_ms: bound on connecting, and on each wait for the answer's next bytes.
+        http_hosts: hosts that plain http may go to, beside this machine.
 
     Raises:
         InputError: the URL cannot be used.
     """
 
-    def __init__(self, rpc_url: str, *, chain_id: int, timeout_ms: int) -> None:
+    def __init__(
+        self, rpc_url: str, *, chain_id: int, timeout_ms: int, http_hosts: frozenset[str] = frozenset()
+    ) -> None:
         self.chain_id = chain_id
-        self._session = requests.Session()
+        rules = Rules(_FIELD, http_hosts)
+        rules.check_url(rpc_url, query=True)
         # no proxy of the environment is a way to this machine itself
-        self._session.trust_env = not _is_loopback(_host(rpc_url))
+        self._session = GuardedSession(rules, trust_env=not is_loopback(urlsplit(rpc_url).hostname or ""))
         self._provider = _Provider(
             rpc_url,
             request_kwargs={"timeout": timeout_ms / 1000, "allow_redirects": False},
@@ -183,33 +187,12 @@ class ChainReader:
         raise failure
 
 
-def _host(rpc_url: str) -> str:
-    try:
-        parts = urlsplit(rpc_url)
-        usable = parts.scheme in ("http", "https") and parts.port != 0
-        host = parts.hostname
-    except ValueError:
-        usable, host = False, None
-    if not usable or not host or not re.fullmatch(r"[!-~]+", rpc_url):
-        raise InputError("not an http(s) URL", field=_FIELD, fix="give a full URL such as https://host/path")
-    return host
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _cause(error: Exception) -> str:
     """What went wrong, in words that hold nothing of the request or the reply."""
     response = getattr(error, "response", None)
     if isinstance(error, requests.HTTPError) and response is not None:
         return f"HTTP {response.status_code}"
-    return type(error).__name__
+    return refusal(error) or type(error).__name__
 
 
 def _result(method: str, reply: Any) -> Any:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import stat
 import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
-from urllib.parse import urlsplit
 
 import httpx
 
 from worker.errors import InputError, ServiceError
+from worker.orchestrator.deadline import DeadlineTransport, deadline
+from worker.outbound import Rules, refusal, watch_connections
 
 EVENTS = (
     *("intent.completed", "intent.failed", "intent.refused", "intent.attention"),
@@ -78,7 +77,6 @@ class Channel:
     def _post(self, event_id: str, body: str, now_s: int) -> None:
         from standardwebhooks import Webhook  # noqa: PLC0415 - only who notifies needs it
 
-        _require_public(self.url)
         headers = {
             "content-type": "application/json",
             "webhook-id": event_id,
@@ -89,17 +87,28 @@ class Channel:
         }
         try:
             # no redirects: a body that is signed for one receiver is not handed to another
-            with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
-                status = client.post(self.url, content=body.encode(), headers=headers).status_code
+            with (
+                httpx.Client(
+                    timeout=_TIMEOUT_S,
+                    follow_redirects=False,
+                    transport=DeadlineTransport(_rules(self.name)),
+                ) as client,
+                deadline(_TIMEOUT_S),
+                client.stream("POST", self.url, content=body.encode(), headers=headers) as response,
+            ):
+                status = response.status_code  # what else it says is not read
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NotSentError(f"{self.name} does not answer ({type(error).__name__})") from None
+            refused = refusal(error)
+            raise NotSentError(refused or f"{self.name} does not answer ({type(error).__name__})") from None
         if not 200 <= status < 300:
             raise NotSentError(f"{self.name} answers {status}", final=status == _GONE)
 
     def _apprise(self, title: str, text: str) -> None:
-        from apprise import Apprise  # noqa: PLC0415 - only who notifies needs it
+        from apprise import Apprise, AppriseAsset  # noqa: PLC0415 - only who notifies needs it
 
-        service = Apprise()
+        # its services open their connections themselves
+        watch_connections()
+        service = Apprise(asset=AppriseAsset(http_redirects=False))
         if not service.add(self.url):
             raise NotSentError(f"{self.name}: Apprise does not know such an address", final=True)
         if not service.notify(title=title, body=text):
@@ -164,11 +173,7 @@ def _channel(entry: object, at: str) -> Channel:
 def _check_webhook(channel: Channel, at: str) -> None:
     from standardwebhooks import Webhook  # noqa: PLC0415
 
-    parts = urlsplit(channel.url)
-    if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
-        _bad(f"{at}.url", "is not encrypted", "use https://")
-    if parts.username is not None:
-        _bad(f"{at}.url", "holds a user name", "leave it out: the signature says who we are")
+    _rules(f"{at}.url").check_url(channel.url, query=True)
     try:
         Webhook(channel.secret)
     except Exception:  # noqa: BLE001 - whatever the library says, its words could repeat the secret
@@ -177,19 +182,9 @@ def _check_webhook(channel: Channel, at: str) -> None:
         )
 
 
-def _require_public(url: str) -> None:
-    """Refuse addresses inside of our own network, which a name may have been pointed at. Raises NotSentError."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "http":
-        return  # loopback, by the check of the file
-    try:
-        found = {item[4][0] for item in socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)}
-    except OSError:
-        raise NotSentError(f"the name of {host} is not known") from None
-    for address in found:
-        if not ipaddress.ip_address(str(address).partition("%")[0]).is_global:
-            raise NotSentError(f"{host} has the address {address}, which is not a public one")
+def _rules(where: str) -> Rules:
+    """A webhook is somebody else's: no name may lead it into our own network."""
+    return Rules(where, public_only=True)
 
 
 def _bad(field_name: str, message: str, fix: str) -> NoReturn:

@@ -31,6 +31,7 @@ from worker.orchestrator.alps import AlpsOrchestrator
 from worker.orchestrator.blanc import BlancOrchestrator
 from worker.orchestrator.jwt_auth import JwtSigner
 from worker.orchestrator.port import ApiVersion, Orchestrator
+from worker.outbound import http_hosts
 from worker.sealing import Sealer, SealKeys
 from worker.sessions.registry import SessionRegistry
 
@@ -97,7 +98,12 @@ class Runtime:
     @cached_property
     def tracing(self) -> Tracing:
         """Where traces go."""
-        return Tracing(self.settings.otlp_endpoint)
+        return Tracing(self.settings.otlp_endpoint, self.http_hosts)
+
+    @cached_property
+    def http_hosts(self) -> frozenset[str]:
+        """Hosts that plain http may go to, beside this machine."""
+        return http_hosts(self.settings.plain_http_hosts)
 
     @cached_property
     def _redis_url(self) -> str:
@@ -238,6 +244,7 @@ class Runtime:
             api_key=self.settings.orchestrator_api_key.get_secret_value(),
             timeout_ms=self.settings.http_timeout_ms,
             jwt=jwt_signer(self.settings),
+            http_hosts=self.http_hosts,
         )
 
     @cached_property
@@ -278,7 +285,12 @@ class Runtime:
     def _reader(self, url: str, chain_id: int) -> ChainReader:
         from worker.chain.reader import ChainReader  # noqa: PLC0415
 
-        return ChainReader(url, chain_id=chain_id, timeout_ms=self.settings.rpc_timeout_ms)
+        return ChainReader(
+            url,
+            chain_id=chain_id,
+            timeout_ms=self.settings.rpc_timeout_ms,
+            http_hosts=self.http_hosts,
+        )
 
 
 def version_of(record: IntentRecord) -> ApiVersion:
@@ -339,6 +351,7 @@ def key_store(settings: Settings) -> KeyStore:
         kv_version=1 if settings.vault_kv_version == "1" else 2,
         tls=Tls(settings.vault_ca_file, settings.vault_client_cert_file, settings.vault_client_key_file),
         redirect_hosts=settings.vault_redirect_hosts.split(","),
+        http_hosts=http_hosts(settings.plain_http_hosts),
     )
 
 

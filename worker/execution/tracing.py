@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -26,7 +27,7 @@ from structlog.contextvars import bound_contextvars
 from worker.execution.errors import TracingSetupError
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
-from worker.orchestrator.http import check_url
+from worker.outbound import Rules, is_loopback
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -62,14 +63,16 @@ class Tracing:
     Args:
         endpoint: URL that takes OTLP over HTTP, usually ``…/v1/traces``; ``""`` for none. Headers and what else the
             exporter takes come from OpenTelemetry's own variables (``OTEL_EXPORTER_OTLP_HEADERS``).
+        http_hosts: hosts that plain http may go to, beside this machine.
 
     Raises:
         InputError: the URL cannot be used.
         TracingSetupError: the libraries are not installed.
     """
 
-    def __init__(self, endpoint: str = "") -> None:
-        self._endpoint = check_url(endpoint, field="SESSION_EXECUTOR_OTLP_ENDPOINT") if endpoint else ""
+    def __init__(self, endpoint: str = "", http_hosts: frozenset[str] = frozenset()) -> None:
+        self._rules = Rules("SESSION_EXECUTOR_OTLP_ENDPOINT", http_hosts)
+        self._endpoint = self._rules.check_url(endpoint) if endpoint else ""
         self._provider: TracerProvider | None = None
         self._sender: BatchSpanProcessor | None = None
         self._pid = 0
@@ -202,7 +205,7 @@ class Tracing:
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
-                    self._provider, self._sender = _provider(self._endpoint)
+                    self._provider, self._sender = _provider(self._endpoint, self._rules)
                     self._pid = os.getpid()
                     atexit.register(self.close)
         return self._provider.get_tracer(SERVICE) if self._provider is not None else None
@@ -237,12 +240,14 @@ def _root(intent_id: str) -> SpanContext:
     )
 
 
-def _provider(endpoint: str) -> tuple[TracerProvider, BatchSpanProcessor]:
+def _provider(endpoint: str, rules: Rules) -> tuple[TracerProvider, BatchSpanProcessor]:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
+
+    from worker.guarded_session import GuardedSession  # noqa: PLC0415
 
     class Ids(RandomIdGenerator):
         """Random, but for the root of an intent's trace."""
@@ -258,6 +263,7 @@ def _provider(endpoint: str) -> tuple[TracerProvider, BatchSpanProcessor]:
     provider = TracerProvider(
         resource=Resource.create({"service.name": SERVICE}), id_generator=Ids(), shutdown_on_exit=False
     )
-    sender = BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=_FLUSH_MS / 1000))
+    session = GuardedSession(rules, trust_env=not is_loopback(urlsplit(endpoint).hostname or ""))
+    sender = BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=_FLUSH_MS / 1000, session=session))
     provider.add_span_processor(sender)
     return provider, sender

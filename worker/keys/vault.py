@@ -25,6 +25,7 @@ import requests
 import structlog
 import tenacity
 
+from worker.errors import InputError
 from worker.keys.errors import (
     KeyDeletedError,
     KeyExistsError,
@@ -42,6 +43,7 @@ from worker.keys.port import KeyInfo, SecretKey
 from worker.keys.secp256k1 import checked_label, generate, parse_address, secret_from_text
 from worker.keys.vault_auth import AppRoleAuth, Auth, CertAuth, KubernetesAuth, Login, TokenAuth
 from worker.keys.vault_http import KvVersion, Tls, VaultHttp, VaultReplyError
+from worker.outbound import Rules, is_loopback, refusal
 
 __all__ = ["AppRoleAuth", "CertAuth", "KubernetesAuth", "Tls", "TokenAuth", "VaultKeyStore"]
 
@@ -127,6 +129,7 @@ class VaultKeyStore:
         kv_version: of the mount.
         tls: CA and client certificate.
         redirect_hosts: ``host:port`` of places that Vault may redirect to; the token goes there. Others get nothing.
+        http_hosts: hosts that plain http may go to, beside this machine.
 
     Raises:
         KeyStoreSetupError: a setting that cannot work.
@@ -144,8 +147,10 @@ class VaultKeyStore:
         kv_version: KvVersion = 2,
         tls: Tls | None = None,
         redirect_hosts: Iterable[str] = (),
+        http_hosts: frozenset[str] = frozenset(),
     ) -> None:
-        self._addr = _checked_addr(addr)
+        self._rules = Rules("vault_addr", http_hosts)
+        self._addr = _checked_addr(addr, self._rules)
         self._namespace = namespace.strip("/")
         self._login_by = Login(auth)
         self._mount = mount.strip("/")
@@ -651,6 +656,7 @@ class VaultKeyStore:
                     self._addr,
                     self._namespace,
                     self._timeout_s,
+                    rules=self._rules,
                     tls=self._tls,
                     redirect_hosts=self._redirect_hosts,
                     kv_version=self._kv_version,
@@ -825,7 +831,7 @@ class VaultKeyStore:
 
     def _is_private(self) -> bool:
         url = urlsplit(self._addr)
-        return url.scheme == "https" or url.hostname in ("127.0.0.1", "::1", "localhost")
+        return url.scheme == "https" or is_loopback(url.hostname or "")
 
     # ------------------------------------------------------------------ paths
 
@@ -911,6 +917,8 @@ def _created(custom: Any, created_time: Any) -> int:
 
 
 def _transport_error(failure: requests.RequestException, addr: str) -> KeyStoreError:
+    if refused := refusal(failure):
+        return _unavailable(f"is not connected to: {refused}", addr, fix="correct vault_addr, or its name")
     if _CERTIFICATE_REQUIRED in str(failure):
         return KeyStoreSetupError(
             f"{addr} asks for a client certificate",
@@ -964,13 +972,11 @@ def _deleted(where: str) -> KeyStoreError:
     )
 
 
-def _checked_addr(addr: str) -> str:
-    url = urlsplit(addr)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query:
-        raise KeyStoreSetupError(
-            "is not http(s)://host:port", field="vault_addr", fix="e.g. https://vault.example.com:8200"
-        )
-    return addr.rstrip("/").removesuffix("/v1")
+def _checked_addr(addr: str, rules: Rules) -> str:
+    try:
+        return rules.check_url(addr).removesuffix("/v1")
+    except InputError as error:
+        raise KeyStoreSetupError(error.message, field=error.field, fix=error.fix) from None
 
 
 def _check_path(mount: str, prefix: str, kv_version: KvVersion) -> None:

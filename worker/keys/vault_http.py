@@ -22,7 +22,10 @@ import requests
 import urllib3.exceptions
 from hvac.adapters import RawAdapter
 
+from worker.errors import InputError
+from worker.guarded_session import guard
 from worker.keys.errors import KeyStoreSetupError
+from worker.outbound import Rules
 
 Reply = dict[str, Any]
 
@@ -129,6 +132,7 @@ class StrictAdapter(RawAdapter):
 
     timeout_s: float = 5.0
     redirect_hosts: frozenset[str] = frozenset()
+    rules: Rules = Rules("vault_addr")
 
     def get_login_token(self, response: Any) -> str:
         """The token of a login reply (hvac calls it with what ``request`` returned).
@@ -211,6 +215,10 @@ class StrictAdapter(RawAdapter):
             return None
         if target.scheme == "http" and not str(self.base_uri).startswith("http://"):
             return None
+        try:
+            self.rules.check_url(f"{target.scheme}://{target.netloc}")
+        except InputError:
+            return None
         return f"{target.scheme}://{target.netloc}", target.path + (
             f"?{target.query}" if target.query else ""
         )
@@ -274,6 +282,7 @@ class VaultHttp:
         addr: ``http(s)://host:port``.
         namespace: sent with every request; empty for none.
         timeout_s: bound on one request, from connecting to the last byte of the reply.
+        rules: what may be connected to.
         tls: CA and client certificate.
         redirect_hosts: ``host:port`` of the places that a 307 or 308 may lead to, token included.
         kv_version: of the mount that keys are in.
@@ -290,6 +299,7 @@ class VaultHttp:
         namespace: str,
         timeout_s: float,
         *,
+        rules: Rules,
         tls: Tls | None = None,
         redirect_hosts: frozenset[str] = frozenset(),
         kv_version: KvVersion = 2,
@@ -310,8 +320,10 @@ class VaultHttp:
         self._adapter = cast(StrictAdapter, self._client.adapter)
         self._adapter.timeout_s = timeout_s
         self._adapter.redirect_hosts = redirect_hosts
+        self._adapter.rules = rules
         # No proxy from the environment (it would see a token sent over http), no password from ~/.netrc.
         self._adapter.session.trust_env = False
+        guard(self._adapter.session, rules)
 
     def close(self) -> None:
         """Close the connections."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from redis.cluster import RedisCluster
 from worker.errors import ServiceError
 from worker.ledger import connection
 from worker.ledger.errors import LedgerInputError
+from worker.outbound import is_loopback
 
 #: Pings whose median is reported; one alone measures the connect.
 _PINGS = 5
@@ -79,7 +79,7 @@ def require_safe_url(url: str, *, allow_insecure: bool) -> None:
         LedgerInputError: it is refused, or no Redis URL.
     """
     parts = connection.read_url(url)
-    if allow_insecure or all(_is_loopback(host) for host, _ in parts.hosts):
+    if allow_insecure or all(is_loopback(host) for host, _ in parts.hosts):
         return
     lacks = [what for what, there in (("password", parts.password), ("TLS", parts.tls)) if not there]
     if lacks:
@@ -210,12 +210,3 @@ def _appendfsync(client: redis.Redis) -> str:
         # Hosted Redis often forbids CONFIG.
         return "unknown"
     return values.get("appendfsync", "unknown")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -63,13 +63,24 @@ class BlancOrchestrator(Client):
         api_key: sent as ``x-api-key``; not used with ``jwt``.
         timeout_ms: bound on one exchange.
         jwt: signs tokens that are sent instead of the key.
+        http_hosts: hosts that plain http may go to, beside this machine.
 
     Raises:
         InputError: the URL or the key cannot be used; shows neither.
     """
 
-    def __init__(self, base_url: str, *, api_key: str, timeout_ms: int, jwt: JwtSigner | None = None) -> None:
-        super().__init__(API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms, jwt=jwt)
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str,
+        timeout_ms: int,
+        jwt: JwtSigner | None = None,
+        http_hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(
+            API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms, jwt=jwt, http_hosts=http_hosts
+        )
 
     def quote(self, request: Mapping[str, Any]) -> Quote:
         """POST /quotes; the first route, which is the best. Raises OrchestratorError subclasses."""

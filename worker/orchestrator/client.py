@@ -24,9 +24,10 @@ from worker.orchestrator.errors import (
     RequestRefusedError,
     UnavailableError,
 )
-from worker.orchestrator.http import HttpClient, Reply, check_url
+from worker.orchestrator.http import HttpClient, Reply
 from worker.orchestrator.jwt_auth import JwtAuth, JwtSigner
 from worker.orchestrator.port import ApiVersion
+from worker.outbound import Rules
 
 _T = TypeVar("_T")
 #: Statuses below 500 by which a server or a gateway gives up on a request without judging it.
@@ -50,6 +51,7 @@ class Client:
         api_key: sent as ``x-api-key``; not used with ``jwt``.
         timeout_ms: bound on one exchange.
         jwt: signs tokens that are sent instead of the key.
+        http_hosts: hosts that plain http may go to, beside this machine.
 
     Raises:
         InputError: the URL or the key cannot be used; shows neither.
@@ -63,6 +65,7 @@ class Client:
         api_key: str,
         timeout_ms: int,
         jwt: JwtSigner | None = None,
+        http_hosts: frozenset[str] = frozenset(),
     ) -> None:
         if jwt is not None:
             api_key = _JWT
@@ -75,8 +78,10 @@ class Client:
         self._version: ApiVersion = version
         self._api_key = "" if jwt is not None else api_key
         self._jwt = jwt
+        rules = Rules("SESSION_EXECUTOR_ORCHESTRATOR_URL", http_hosts)
         self._http = HttpClient(
-            check_url(base_url, field="SESSION_EXECUTOR_ORCHESTRATOR_URL"),
+            rules.check_url(base_url),
+            rules,
             headers={
                 "content-type": "application/json",
                 "x-api-key": api_key,

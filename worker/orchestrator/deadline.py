@@ -6,7 +6,6 @@ Here every connect, TLS handshake, write and read gets what is left of the excha
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 import urllib.request
@@ -17,6 +16,8 @@ from typing import Any
 
 import httpcore
 import httpx
+
+from worker.outbound import Rules
 
 #: ``time.monotonic()`` at which this thread's exchange must be over.
 _deadline_s: ContextVar[float | None] = ContextVar("deadline_s", default=None)
@@ -82,8 +83,11 @@ class _Stream(httpcore.NetworkStream):
 class _Backend(httpcore.SyncBackend):
     """Connects within the deadline; a host's addresses share it, so that one dead address cannot use it up.
 
-    Looking up the name is the system's own and bound by its resolver's settings.
+    Looking up the name is the system's own and bound by its resolver's settings. What it finds is held against the rules.
     """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
 
     def connect_tcp(
         self,
@@ -94,16 +98,14 @@ class _Backend(httpcore.SyncBackend):
         socket_options: Iterable[_SocketOption] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = self._rules.addresses(host, port)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from error
         failure: Exception = httpcore.ConnectError("the name has no address")
-        for tried, (*_, address) in enumerate(found):
+        for tried, address in enumerate(found):
             left_s = _left(timeout, httpcore.ConnectTimeout, share=len(found) - tried)
             try:
-                return _Stream(
-                    super().connect_tcp(str(address[0]), port, left_s, local_address, socket_options)
-                )
+                return _Stream(super().connect_tcp(address, port, left_s, local_address, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
@@ -113,10 +115,11 @@ class DeadlineTransport(httpx.HTTPTransport):
     """``httpx.HTTPTransport`` over the network layer above. Never retries by itself.
 
     Args:
-        proxy_url: HTTP proxy to go through, or None.
+        rules: what may be connected to.
+        proxy_url: HTTP proxy to go through, or None. What it connects to is its own business.
     """
 
-    def __init__(self, *, proxy_url: str | None = None) -> None:
+    def __init__(self, rules: Rules, *, proxy_url: str | None = None) -> None:
         # the parent has no parameter for the network layer; all that it keeps is this pool
         proxy = None if proxy_url is None else httpx.Proxy(proxy_url)
         self._pool = httpcore.ConnectionPool(
@@ -124,7 +127,7 @@ class DeadlineTransport(httpx.HTTPTransport):
             proxy=None if proxy is None else httpcore.Proxy(str(proxy.url), auth=proxy.raw_auth),
             keepalive_expiry=_KEEPALIVE_S,
             retries=0,
-            network_backend=_Backend(),
+            network_backend=_Backend(rules if proxy is None else Rules(rules.field)),
         )
 
 

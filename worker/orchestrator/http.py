@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-import ipaddress
 import math
 import re
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
-from worker.errors import InputError
 from worker.orchestrator.deadline import DeadlineTransport, deadline, proxy_for
 from worker.orchestrator.errors import MaybeSentError, NeverSentError, OrchestratorError
+from worker.outbound import Rules, is_loopback, refusal
 
 #: No byte of the request was handed to a peer. ``ProxyError``: the proxy would not open the tunnel to it.
 _NEVER_SENT = (
@@ -50,54 +49,6 @@ class Reply:
     body: bytes = field(repr=False)
     retry_after_ms: int | None
     trace_id: str
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_url(url: str, *, field: str) -> str:
-    """A base URL without trailing slash; https unless loopback. The message never shows the URL.
-
-    Raises:
-        InputError: names ``field``.
-    """
-    parts = _split(url)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("not an http(s) URL", field=field, fix="give a full URL such as https://host")
-    if "@" in parts.netloc:
-        raise InputError(
-            "a user or password in the URL would end up in logs", field=field, fix="leave it out of the URL"
-        )
-    if "?" in url or "#" in url:
-        raise InputError("a base URL has no query or fragment", field=field, fix="end it after the path")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise InputError(
-            "plain http beyond this machine would show the API key", field=field, fix="use https"
-        )
-    return url.rstrip("/")
-
-
-def _split(url: str) -> SplitResult | None:
-    # urlsplit drops tabs and line ends and lets spaces stand: what it returns is not what was given
-    if not re.fullmatch(r"[!-~]+", url):
-        return None
-    try:
-        parts = urlsplit(url)
-        # reading the port checks it; port 0 is nobody's address
-        if parts.port == 0:
-            return None
-        # a last check by the library that will use it
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL):
-        return None
-    return parts
 
 
 _SECONDS = re.compile(r"([0-9]+)(\.[0-9]{1,9})?", re.ASCII)
@@ -136,12 +87,13 @@ class HttpClient:
     connections must not be shared across a fork.
 
     Args:
-        base_url: as ``check_url`` returns it.
+        base_url: as ``rules.check_url`` returns it.
+        rules: what it may connect to.
         headers: sent with each request.
         timeout_ms: bound on the whole exchange, from connecting to the last byte of the answer.
     """
 
-    def __init__(self, base_url: str, *, headers: dict[str, str], timeout_ms: int) -> None:
+    def __init__(self, base_url: str, rules: Rules, *, headers: dict[str, str], timeout_ms: int) -> None:
         self._timeout_s = timeout_ms / 1000
         parts = urlsplit(base_url)
         host = parts.hostname or ""
@@ -151,7 +103,7 @@ class HttpClient:
             timeout=self._timeout_s,
             follow_redirects=False,
             transport=DeadlineTransport(
-                proxy_url=None if is_loopback(host) else proxy_for(parts.scheme, host)
+                rules, proxy_url=None if is_loopback(host) else proxy_for(parts.scheme, host)
             ),
         )
 
@@ -181,7 +133,7 @@ class HttpClient:
                 return self._exchange(method, path, content, auth)
         except _NEVER_SENT as error:
             failure = NeverSentError(
-                f"cannot connect ({type(error).__name__})",
+                f"cannot connect ({refusal(error) or type(error).__name__})",
                 fix="check SESSION_EXECUTOR_ORCHESTRATOR_URL and that the service is up",
             )
         except httpx.HTTPError as error:

@@ -15,7 +15,8 @@ from worker.errors import InputError
 from worker.orchestrator import errors
 from worker.orchestrator.alps import AlpsOrchestrator
 from worker.orchestrator.deadline import proxy_for
-from worker.orchestrator.http import MAX_RETRY_AFTER_MS, check_url, parse_retry_after
+from worker.orchestrator.http import MAX_RETRY_AFTER_MS, parse_retry_after
+from worker.outbound import Rules
 
 NOW_S = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -101,7 +102,7 @@ class TestUrl:
         ],
     )
     def test_accepted(self, url: str, kept: str) -> None:
-        assert check_url(url, field="F") == kept
+        assert Rules("F").check_url(url) == kept
 
     @pytest.mark.parametrize(
         "url",
@@ -135,7 +136,7 @@ class TestUrl:
     )
     def test_refused_by_its_setting_without_being_shown(self, url: str) -> None:
         with pytest.raises(InputError) as caught:
-            check_url(url, field="SOME_URL")
+            Rules("SOME_URL").check_url(url)
         assert caught.value.field == "SOME_URL"
         assert caught.value.fix
         assert "hunter2" not in str(caught.value)
@@ -145,7 +146,7 @@ class TestUrl:
     def test_any_text_is_accepted_or_refused(self, text: str) -> None:
         for url in (text, f"https://{text}", f"http://127.0.0.1{text}"):
             try:
-                kept = check_url(url, field="F")
+                kept = Rules("F").check_url(url)
             except InputError:
                 continue
             # what is accepted can be used without a further check
