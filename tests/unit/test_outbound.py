@@ -56,7 +56,16 @@ def test_other_addresses(text: str) -> None:
     "host",
     [
         *("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "0xa9.0xfe.0xa9.0xfe", "127.1"),
-        *("127.0.0.01", "1.2.3.4.5", "256.1.1.1", "127.0.0.1.", "localhost.", "example.com.", "a..b"),
+        *(
+            "127.0.0.01",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "127.0.0.1.",
+            "localhost.",
+            "example.com.",
+            "a..b",
+            "a" * 64,
+        ),
         *("[fe80::1%25eth0]", "[fe80::1%eth0]", "ex%61mple.com", "ex*mple.com", "169.254.169.254"),
         *("0.0.0.0", "[::]", "[::ffff:169.254.169.254]", "[::ffff:127.0.0.1]", "[fd00:ec2::254]"),
         *("user@example.com", "user:hunter2@example.com", "@example.com", "example.com\\@evil.example"),

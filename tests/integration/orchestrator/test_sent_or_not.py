@@ -135,11 +135,6 @@ def _no_such_host() -> Any:
 
 
 @contextmanager
-def _impossible_host() -> Any:
-    yield f"https://{'a' * 80}.example"
-
-
-@contextmanager
 def _no_tls() -> Any:
     with raw_http(Play(read="nothing", send=[b"HTTP/1.1 400 Bad Request\r\n\r\n"])) as server:
         yield server.url.replace("http:", "https:")
@@ -155,7 +150,6 @@ NEVER_SENT: dict[str, Callable[[], Any]] = {
     "nobody listens": _nobody_listens,
     "never connects": _never_connects,
     "no such host": _no_such_host,
-    "impossible host": _impossible_host,
     "no TLS": _no_tls,
     "TLS hangs": _tls_hangs,
 }
