@@ -5,17 +5,31 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config.secret_file import read_secret
+
+_PREFIX = "SESSION_EXECUTOR_"
+_URLS = TypeAdapter(dict[int, SecretStr])
+SECRET_FILES = (
+    *("redis_url", "broker_url", "rpc_url", "source_rpc_urls", "orchestrator_api_key"),
+    *("orchestrator_jwt_key", "vault_token", "vault_secret_id", "vault_wrapped_secret_id"),
+)
+"""Settings that a file may hold instead, named by the setting with ``_file``; ``keystore_passphrase`` is read at its use."""
+
+
+class SettingsError(Exception):
+    """A setting cannot be used. The text names the variable and never shows its value."""
 
 
 class Settings(BaseSettings):
     """What an operator can set. Units are in the names; defaults suit one worker on one machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SESSION_EXECUTOR_",
+        env_prefix=_PREFIX,
         env_file=".env",
         env_ignore_empty=True,
         extra="ignore",
@@ -29,30 +43,66 @@ class Settings(BaseSettings):
             raise ValueError("must be a JSON list of addresses, 0x and 40 hex digits each")
         return tuple(item.lower() for item in value)
 
+    @model_validator(mode="after")
+    def _from_files(self) -> Self:
+        """What stands in files instead. Raises SettingsError."""
+        for name in SECRET_FILES:
+            path: Path | None = getattr(self, f"{name}_file")
+            if path is None:
+                continue
+            variable = f"{_PREFIX}{name.upper()}"
+            if name in self.model_fields_set:
+                raise SettingsError(f"{variable}: is set both as a value and as a file; unset one of them")
+            try:
+                text = read_secret(path)
+                value = _URLS.validate_json(text) if name == "source_rpc_urls" else SecretStr(text)
+            except ValidationError:  # its words quote the file
+                raise SettingsError(
+                    f'{variable}_FILE: {path} holds no JSON such as {{"42161": "https://…"}}'
+                ) from None
+            except ValueError as error:
+                raise SettingsError(f"{variable}_FILE: {error}") from None
+            setattr(self, name, value)
+            # it was not given as a value: a copy of these settings is made of the file again
+            self.model_fields_set.discard(name)
+        return self
+
     # --- services
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Ledger and Celery broker; rediss:// for TLS."
     )
+    redis_url_file: Path | None = Field(None, description="File (mode 0600) that holds it instead.")
     broker_url: SecretStr | None = Field(
         None, description="Celery's Redis, if it is another one; Celery cannot use a Redis Cluster."
     )
+    broker_url_file: Path | None = Field(None, description="File (mode 0600) that holds it instead.")
     rpc_url: SecretStr = Field(
         SecretStr("http://127.0.0.1:8545"), description="JSON-RPC endpoint of the session's chain."
     )
+    rpc_url_file: Path | None = Field(None, description="File (mode 0600) that holds it instead.")
     chain_id: int = Field(8453, description="The chain that the RPC endpoint must report.", gt=0)
     source_rpc_urls: dict[int, SecretStr] = Field(
         default_factory=dict[int, SecretStr],
         description='Endpoints of further chains that trades may use, as JSON: {"42161": "https://…"}.',
     )
+    source_rpc_urls_file: Path | None = Field(
+        None, description="File (mode 0600) that holds that JSON instead."
+    )
     orchestrator_url: str = Field(
         "https://v1.orchestrator.rhinestone.dev", description="Base URL of the orchestrator."
     )
     orchestrator_api_key: SecretStr = Field(SecretStr(""), description="Sent as x-api-key.")
+    orchestrator_api_key_file: Path | None = Field(
+        None, description="File (mode 0600) that holds it instead."
+    )
     orchestrator_auth: Literal["api-key", "jwt"] = Field(
         "api-key", description="Who we are: an API key, or tokens that we sign."
     )
     orchestrator_jwt_key: SecretStr = Field(
         SecretStr(""), description="The integrator's private key as a JWK, one line of JSON."
+    )
+    orchestrator_jwt_key_file: Path | None = Field(
+        None, description="File (mode 0600) that holds it instead."
     )
     orchestrator_jwt_key_id: str = Field("", description="Its kid; by default the JWK's own.")
     orchestrator_jwt_integrator_id: str = Field("", description="The tokens' iss.")
@@ -115,10 +165,15 @@ class Settings(BaseSettings):
         Path("/var/run/secrets/kubernetes.io/serviceaccount/token"), description="Kubernetes auth."
     )
     vault_token: SecretStr | None = Field(None, description="Token auth.")
+    vault_token_file: Path | None = Field(None, description="File (mode 0600) that holds it instead.")
     vault_role_id: str = Field("", description="AppRole auth.")
     vault_secret_id: SecretStr | None = Field(None, description="AppRole auth.")
+    vault_secret_id_file: Path | None = Field(None, description="File (mode 0600) that holds it instead.")
     vault_wrapped_secret_id: SecretStr | None = Field(
         None, description="AppRole auth: the wrapping token of a secret id instead of the secret id."
+    )
+    vault_wrapped_secret_id_file: Path | None = Field(
+        None, description="File (mode 0600) that holds it instead."
     )
     vault_mount: str = Field("secret", description="KV mount.")
     vault_kv_version: Literal["1", "2"] = Field("2", description="Version of the KV mount.")
@@ -217,10 +272,6 @@ def broker_of(settings: Settings) -> str:
     return (settings.broker_url or settings.redis_url).get_secret_value()
 
 
-class SettingsError(Exception):
-    """A setting cannot be used. The text names the variable and never shows its value."""
-
-
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The process's settings, read once.
@@ -233,6 +284,4 @@ def get_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()
-        raise SettingsError(
-            f"{Settings.model_config.get('env_prefix', '')}{name}: {problem['msg']}"
-        ) from None
+        raise SettingsError(f"{_PREFIX}{name}: {problem['msg']}") from None

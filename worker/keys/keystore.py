@@ -431,10 +431,11 @@ def read_private(path: Path, limit: int) -> bytes:
         raise KeyStoreUnavailableError(
             f"cannot be read: {problem}", field=str(path), fix="check owner and mode"
         )
+    info = os.fstat(handle)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(handle)  # a folder cannot be made a file object
+        raise KeyStoreSetupError("is no plain file", field=str(path), fix="point to the file itself")
     with os.fdopen(handle, "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise KeyStoreSetupError("is no plain file", field=str(path), fix="point to the file itself")
         if info.st_mode & 0o077:
             raise KeyStoreSetupError(
                 f"is open to other users (mode {stat.S_IMODE(info.st_mode):04o})",
