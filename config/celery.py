@@ -19,6 +19,9 @@ URGENT, URGENT_SIGN = "urgent", "urgent-sign"
 SIGN_QUEUES = (URGENT_SIGN, "sign")
 #: One queue per kind of work, so that each can have workers of its own.
 QUEUES = (URGENT, URGENT_SIGN, "prepare", "sign", "submit", "watch")
+_HEARTBEAT = "heartbeat."
+#: Before the names of Celery's lists and sets in Redis.
+KEY_PREFIX = "sx:celery:"
 #: Seconds after which Redis hands an unacknowledged message out again; above every task's hard limit.
 VISIBILITY_S = 120
 #: Seconds between two wake-ups of the strategies: a slot is fired at most this late.
@@ -46,8 +49,15 @@ class SecretText(str):
         return "'********'"
 
 
+def heartbeat_queue(node: str) -> str:
+    """The queue that only the worker of this name (``NAME@HOST``) serves, see ``tasks/heartbeat.py``."""
+    return f"{_HEARTBEAT}{node}"
+
+
 class UrgentFirst(round_robin_cycle):
-    """The order in which a worker looks into its queues: the urgent ones always first, the others in turn.
+    """The order in which a worker looks into its queues: heartbeats, then the urgent ones, then the others in turn.
+
+    A heartbeat takes a millisecond and asks whether the worker works, not how much waits.
 
     kombu's ``priority`` order would let a backlog in ``prepare`` starve what is signed already, and its message
     priorities would hide each queue's length in several lists.
@@ -55,7 +65,11 @@ class UrgentFirst(round_robin_cycle):
 
     def consume(self, n: int) -> list[str]:
         """The names of all queues, the first to look into first."""
-        return sorted(super().consume(n), key=lambda name: name not in (URGENT, URGENT_SIGN))
+        return sorted(super().consume(n), key=_rank)
+
+
+def _rank(name: str) -> int:
+    return 0 if name.startswith(_HEARTBEAT) else 1 if name in (URGENT, URGENT_SIGN) else 2
 
 
 def queue_of(stage: str, *, urgent: bool) -> str:
@@ -79,7 +93,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_S,
-            "global_keyprefix": "sx:celery:",
+            "global_keyprefix": KEY_PREFIX,
             "queue_order_strategy": UrgentFirst,
             "socket_connect_timeout": min(timeout_s, 1.0),
             "socket_timeout": timeout_s,

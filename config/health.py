@@ -1,39 +1,30 @@
-"""``python -m config.health worker|signer|beat``: does the process of this container make headway? For container health checks.
+"""What Redis tells of workers and beat without a question to them: whether ticks are taken, and who holds beat's lock.
 
-Remote control is off in the workers, so nothing can be asked of them directly; what they leave in Redis tells as much.
+For ``status``, the metrics and ``health live``, which asks the workers, too (``tasks/heartbeat.py``).
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import Any, Literal
 
 import redis
 from celery import Celery
 from redbeat.schedulers import RedBeatConfig
 from redis.sentinel import Sentinel
 
-from config.celery import celery_settings
+from config.celery import KEY_PREFIX, celery_settings
 from config.redis_url import parse
-from config.settings import Settings, SettingsError, broker_of, get_settings
+from config.settings import Settings, SettingsError, broker_of
 
 STALLED_AFTER_S = 120
 """Ticks of this long in the queue mean that no worker takes them: three times the longest that a task may run."""
 
 
-SIGNER_PULSE = "sx:pulse:signer"
-"""Set by every message that a worker of the queue ``sign`` sends to itself (``tasks/app.py``)."""
-
-SIGNER_PULSE_S = 60
-"""How long one counts: longer than a task may run (40 s) and Redis may be away."""
-
-
-def problem(role: str, settings: Settings) -> str:
+def problem(role: Literal["worker", "beat"], settings: Settings) -> str:
     """What is wrong, in one line; empty when all is well.
 
     Args:
-        role: ``worker`` (its queue of ticks is short, and Redis answers), ``signer`` (a worker that only signs took its own
-            message), or ``beat`` (a scheduler holds RedBeat's lock).
+        role: ``worker`` (the queue of ticks is short, and Redis answers), or ``beat`` (a scheduler holds RedBeat's lock).
         settings: where Redis is, and how often there is a tick.
 
     Raises:
@@ -47,12 +38,7 @@ def problem(role: str, settings: Settings) -> str:
                 return (
                     "" if client.exists(_lock_key(conf)) else "no scheduler holds the lock: no strategy fires"
                 )
-            if role == "signer":
-                return (
-                    "" if client.exists(SIGNER_PULSE) else "no signer takes its messages: nothing is signed"
-                )
-            prefix = conf["broker_transport_options"].get("global_keyprefix", "")
-            waiting = client.llen(f"{prefix}watch")
+            waiting = client.llen(f"{KEY_PREFIX}watch")
             most = STALLED_AFTER_S * 1000 // settings.tick_ms
             return "" if waiting <= most else f"{waiting} ticks wait (more than {most}): the tasks do not end"
     except redis.RedisError as error:
@@ -87,21 +73,3 @@ def _lock_key(conf: dict[str, Any]) -> str:
     app = Celery(set_as_current=False)
     app.conf.update(conf)
     return str(RedBeatConfig(app).lock_key)
-
-
-def main(arguments: list[str]) -> int:
-    """Exit code 0 when well, 1 when not, 2 for wrong arguments or settings."""
-    if arguments not in (["worker"], ["signer"], ["beat"]):
-        sys.stderr.write("usage: python -m config.health worker|signer|beat\n")
-        return 2
-    try:
-        found = problem(arguments[0], get_settings())
-    except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stderr.write(f"{found}\n" if found else "")
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

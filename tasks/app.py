@@ -21,12 +21,20 @@ from celery.app.backends import by_url
 from celery.backends.base import Backend
 from celery.exceptions import Ignore, Reject
 from celery.schedules import schedule
-from celery.signals import beat_init, setup_logging, worker_init, worker_process_shutdown, worker_ready
+from celery.signals import (
+    beat_init,
+    celeryd_after_setup,
+    setup_logging,
+    worker_init,
+    worker_process_shutdown,
+    worker_ready,
+)
+from kombu.entity import Exchange, Queue
 
-from config.celery import SIGN_QUEUES, URGENT, WAKE_S, queue_of
-from config.health import SIGNER_PULSE, SIGNER_PULSE_S
+from config.celery import SIGN_QUEUES, URGENT, WAKE_S, heartbeat_queue, queue_of
 from config.logging import configure_logging
 from config.settings import SettingsError, broker_of, get_settings
+from tasks.heartbeat import REGISTER_EVERY_S, Fleet
 from tasks.poison import REFUSED_REQUEST, PoisonBox, Signatures, guard_broker, signatures
 from tasks.pool import end_in_time, guard_pool
 from worker.errors import ExecutorError, InputError
@@ -50,8 +58,6 @@ from worker.sessions.errors import SessionForgedError, SessionStoreUnavailableEr
 
 log = structlog.get_logger(__name__)
 
-PULSE_EVERY_S = 5.0
-"""How often a worker that only signs sends itself a message: a fraction of ``SIGNER_PULSE_S``."""
 #: How long a producer can ask for the result of ``tasks.enqueue``, seconds; the intent itself stays.
 RESULT_S = 3_600
 #: How long a request waits before it is tried again when a service is away, seconds.
@@ -179,12 +185,17 @@ def archive() -> None:
     archive_old(runtime())
 
 
-@app.task(name="tasks.pulse")
+@app.task(name="tasks.heartbeat")
 @_quietly
-def pulse() -> None:
-    """Leave word that signers take their messages; see ``config/health.py``."""
-    client = connect(broker_of(settings), timeout_ms=settings.redis_timeout_ms)
-    client.set(SIGNER_PULSE, runtime().who, ex=SIGNER_PULSE_S)
+def heartbeat(token: str) -> None:
+    """Show whoever sent it that this worker deals with its messages (``tasks/heartbeat.py``)."""
+    task: Any = current_task
+    _fleet().answer(token, task.request.hostname)
+
+
+@cache
+def _fleet() -> Fleet:
+    return Fleet(settings)
 
 
 @cache
@@ -216,7 +227,7 @@ end_in_time()
 
 
 class Ticker(bootsteps.StartStopStep):
-    """Sends the ``tick`` message from the worker's main process, or a signer's ``pulse``.
+    """Sends the ``tick`` message from the worker's main process, and registers the worker.
 
     Not beat's work: what was sent to an orchestrator must be followed whether or not a beat runs. Several workers may
     tick; due records are handed out once.
@@ -229,18 +240,31 @@ class Ticker(bootsteps.StartStopStep):
         self._timers: list[Any] = []
 
     def start(self, parent: Any) -> None:
-        """Start ticking if this worker serves the ``watch`` queue; a worker that only signs shows that it lives."""
+        """Register; start ticking if this worker serves the ``watch`` queue."""
+        node = str(parent.hostname)
+        queues = [name for name in app.amqp.queues.consume_from if name != heartbeat_queue(node)]
+        self._register(node, queues)
+        self._timers.append(parent.timer.call_repeatedly(REGISTER_EVERY_S, self._register, (node, queues)))
         if _serves(["watch"]):
             self._timers.append(parent.timer.call_repeatedly(settings.tick_ms / 1000, self._tick))
             if settings.archive_dir is not None:
                 self._timers.append(parent.timer.call_repeatedly(ARCHIVE_EVERY_S, self._archive))
-        elif _serves(["sign"]):
-            self._timers.append(parent.timer.call_repeatedly(PULSE_EVERY_S, self._pulse))
 
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Stop ticking; called on shutdown and before every reconnect."""
+    def stop(self, parent: Any) -> None:
+        """Stop ticking, and take no more part; called on shutdown and before every reconnect."""
         while self._timers:
             self._timers.pop().cancel()
+        try:
+            _fleet().leave(str(parent.hostname))
+        except ExecutorError as error:
+            log.info("not taken from the register: its entry ends by itself", reason=str(error))
+
+    @staticmethod
+    def _register(node: str, queues: list[str]) -> None:
+        try:
+            _fleet().register(node, queues)
+        except ExecutorError as error:
+            log.warning("worker not registered", reason=str(error), consequence="health live does not see it")
 
     def _tick(self) -> None:
         # nobody needs an old tick: the next one is on its way
@@ -248,9 +272,6 @@ class Ticker(bootsteps.StartStopStep):
 
     def _archive(self) -> None:
         self._send("tasks.archive", "watch", expires_s=ARCHIVE_EVERY_S)
-
-    def _pulse(self) -> None:
-        self._send("tasks.pulse", "sign", expires_s=4 * PULSE_EVERY_S)
 
     @staticmethod
     def _send(task: str, queue: str, *, expires_s: float) -> None:
@@ -261,6 +282,14 @@ class Ticker(bootsteps.StartStopStep):
 
 
 cast("dict[str, set[Any]]", app.steps)["consumer"].add(Ticker)
+
+
+@celeryd_after_setup.connect
+def _serve_heartbeats(sender: str, **_: Any) -> None:
+    """A queue of its own for each worker, whatever ``--queues`` says; messages reach it by its name."""
+    queue = app.amqp.queues.select_add(Queue(heartbeat_queue(sender)))
+    # without an exchange nothing of it stays in Redis: hosts of containers have a new name each time
+    queue.exchange = Exchange("")
 
 
 @setup_logging.connect

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from worker.cli.context import settings
+from worker.cli.looks import Finding, Group, Seen, ok
 from worker.cli.output import print_json, print_table
-from worker.errors import ExecutorError, ServiceError
+from worker.errors import ServiceError
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 #: time that one waits for.
 BOUND_S = 30.0
 _MARKS = {"ok": "ok", "warn": "warning", "fail": "FAILED"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; ``detail`` and ``fix`` may hold several lines."""
-
-    what: str
-    status: Literal["ok", "warn", "fail"]
-    detail: str
-    fix: str = ""
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -59,103 +49,53 @@ def examine(config: Settings, *, bound_s: float = BOUND_S) -> list[Finding]:
     """
     from worker.execution.runtime import Runtime, key_store
 
-    services = Runtime(config, dispatch=_no_dispatch)
+    services = Runtime(config, dispatch=no_dispatch)
     ends = time.monotonic() + bound_s
     groups = [
-        _Group(
+        Group(
             [
-                ("redis", lambda: _redis(config)),
+                ("redis", lambda: redis(config, config.redis_url.get_secret_value())),
                 ("kill switches", lambda: _pauses(services)),
-                ("ledger", lambda: _ledger(services)),
+                ("ledger", lambda: ledger(services)),
             ]
         ),
-        _Group([("key store", lambda: _ok(key_store(config).check()))]),
-        _Group([("orchestrator", lambda: _ok(services.orchestrator.check()))]),
-        *(_Group(_looks_at(services, chain_id)) for chain_id in services.chain_ids),
+        Group([("key store", lambda: ok(key_store(config).check()))]),
+        Group([("orchestrator", lambda: ok(services.orchestrator.check()))]),
+        *(Group(_looks_at(services, chain_id)) for chain_id in services.chain_ids),
     ]
     return [finding for group in groups for finding in group.findings(ends, bound_s)]
 
 
-#: What a look gives: ok or warn, what was seen, and the fix.
-_Seen = tuple[Literal["ok", "warn", "fail"], str, str]
-
-
-def _looks_at(services: Runtime, chain_id: int) -> list[tuple[str, Callable[[], _Seen]]]:
+def _looks_at(services: Runtime, chain_id: int) -> list[tuple[str, Callable[[], Seen]]]:
     """What is looked at on a chain. Those of further chains carry its id in their names."""
     config = services.settings
     suffix = "" if chain_id == config.chain_id else f" {chain_id}"
     return [
-        (f"chain{suffix}", lambda: _ok(_chain_id(services.chain_of(chain_id)))),
-        (f"emissary{suffix}", lambda: _ok(_emissary(services.chain_of(chain_id)))),
-        (f"token decimals{suffix}", lambda: _ok(_decimals(services.chain_of(chain_id), chain_id))),
-        (f"clock{suffix}", lambda: _ok(_clock(services.chain_of(chain_id), config.max_clock_skew_s))),
+        (f"chain{suffix}", lambda: ok(chain_answers(services.chain_of(chain_id)))),
+        (f"emissary{suffix}", lambda: ok(_emissary(services.chain_of(chain_id)))),
+        (f"token decimals{suffix}", lambda: ok(_decimals(services.chain_of(chain_id), chain_id))),
+        (f"clock{suffix}", lambda: ok(_clock(services.chain_of(chain_id), config.max_clock_skew_s))),
     ]
 
 
-class _Group:
-    """Looks that need the same service, one after the other, in a thread that nobody has to wait for.
-
-    When the first of them fails the others are not tried: without the service they would only repeat it.
-    """
-
-    def __init__(self, looks: list[tuple[str, Callable[[], _Seen]]]) -> None:
-        self._looks = looks
-        self._found: list[Finding] = []
-        # a daemon: a service that never ends its answer must not keep the command alive
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def findings(self, ends: float, bound_s: float) -> list[Finding]:
-        """One finding for each look, at the latest when the monotonic clock shows ``ends``."""
-        self._thread.join(max(0.0, ends - time.monotonic()))
-        found = list(self._found)
-        for what, _ in self._looks[len(found) :]:
-            first = found[0] if found else None
-            if first is None or first.status != "fail":
-                found.append(
-                    Finding(what, "fail", f"no answer within {bound_s:g} s", "see whether it is overloaded")
-                )
-            else:
-                found.append(Finding(what, "warn", f"not looked at: {first.what} failed", first.fix))
-        return found
-
-    def _run(self) -> None:
-        for what, look in self._looks:
-            self._found.append(_probe(what, look))
-            if self._found[0].status == "fail":
-                return
-
-
-def _no_dispatch(stage: str, intent_id: str) -> None:
+def no_dispatch(stage: str, intent_id: str) -> None:
+    """For services that are looked at only: nothing is ever sent."""
     raise AssertionError((stage, intent_id))
 
 
-def _ok(detail: str) -> _Seen:
-    return "ok", detail, ""
-
-
-def _probe(what: str, look: Callable[[], _Seen]) -> Finding:
-    try:
-        return Finding(what, *look())
-    except ExecutorError as error:
-        where = f"{error.field}: " if error.field and error.field != what else ""
-        return Finding(what, "fail", f"{where}{error.message}", error.fix)
-    except Exception as error:  # noqa: BLE001 - one broken look must not hide the others
-        return Finding(what, "fail", f"unexpected {type(error).__name__}", "report this")
-
-
-def _ledger(services: Runtime) -> _Seen:
+def ledger(services: Runtime) -> Seen:
+    """Whether the ledger is the one that this machine knows."""
     services.marks.check()
     found = services.epoch.status()
     if found.loss:
         return "fail", f"lost: {found.loss}", "see `session-executor ledger status` and the runbook"
-    return _ok(f"whole, epoch {found.epoch[:8]}" if found.epoch else "new, nothing traded yet")
+    return ok(f"whole, epoch {found.epoch[:8]}" if found.epoch else "new, nothing traded yet")
 
 
-def _redis(config: Settings) -> _Seen:
+def redis(config: Settings, url: str) -> Seen:
+    """Whether the Redis at ``url`` answers, and is fit for what it holds."""
     from worker.ledger.health import check_redis, require_safe_url
 
-    url = config.redis_url.get_secret_value()
     require_safe_url(url, allow_insecure=config.allow_insecure_redis)
     health = check_redis(url, timeout_ms=config.redis_timeout_ms)
     facts = (
@@ -167,7 +107,7 @@ def _redis(config: Settings) -> _Seen:
     return status, detail, "\n".join(problem.fix for problem in health.problems)
 
 
-def _pauses(services: Runtime) -> _Seen:
+def _pauses(services: Runtime) -> Seen:
     found = services.pauses.list()
     if not found:
         return "ok", "nothing is paused", ""
@@ -175,7 +115,8 @@ def _pauses(services: Runtime) -> _Seen:
     return "warn", told, "`session-executor resume`, once the reason is gone"
 
 
-def _chain_id(chain: ChainReader) -> str:
+def chain_answers(chain: ChainReader) -> str:
+    """Whether the endpoint answers, for the chain that is set. Raises ServiceError."""
     chain.require_chain()
     return f"chain {chain.chain_id}"
 

@@ -20,6 +20,7 @@ from worker.cli import (
     devnet,
     doctor,
     guardrails,
+    health,
     intents,
     keys,
     ledger,
@@ -53,6 +54,7 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(audit.app, name="audit")
 app.add_typer(notifications.app, name="notifications")
 app.add_typer(poison.app, name="poison")
+app.add_typer(health.app, name="health")
 pauses.add_to(app)
 console.add_to(app)
 app.command("doctor")(doctor.doctor)

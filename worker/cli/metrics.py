@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from worker.cli.pages import Page, PageServer, listen
 from worker.cli.survey import survey
 from worker.errors import InputError
 from worker.execution.metrics import ALL
@@ -29,39 +29,15 @@ def folder() -> Path | None:
     return Path(text) if text else None
 
 
-def serve(text: Callable[[], bytes], host: str, port: int) -> ThreadingHTTPServer:
+def serve(text: Callable[[], bytes], host: str, port: int) -> PageServer:
     """A server of one page, bound and not yet running.
 
     Raises:
         InputError: it cannot listen there.
     """
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
-
-        def do_GET(self) -> None:
-            """Answer a scrape."""
-            if self.path.partition("?")[0] != "/metrics":
-                self.send_error(404)
-                return
-            body = text()
-            self.send_response(200)
-            self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-            """Scrapes are not worth a line each."""
-
-    try:
-        return ThreadingHTTPServer((host, port), Handler)
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"cannot listen on {host}:{port} ({type(error).__name__})",
-            field="--port",
-            fix="give a free port and an address of this machine",
-        ) from None
+    return listen(
+        {"/metrics": lambda: Page(200, CONTENT_TYPE_PLAIN_0_0_4, text())}, host, port, field="--port"
+    )
 
 
 class LedgerCollector(Collector):

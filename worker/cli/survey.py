@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from config.celery import QUEUES, celery_settings
+from config.celery import KEY_PREFIX, QUEUES
 from config.health import problem
 from config.settings import broker_of
 from tasks.poison import PoisonBox
@@ -32,7 +32,6 @@ def survey(services: Runtime) -> dict[str, Any]:
     """
     settings = services.settings
     client = connect(broker_of(settings), timeout_ms=settings.redis_timeout_ms)
-    prefix = celery_settings(settings)["broker_transport_options"]["global_keyprefix"]
     open_states = [state for state in State if state not in FINAL]
     waiting = services.ledger.list_intents(states=open_states, limit=_MOST_OPEN)
     dead = services.ledger.list_intents(states=[State.DEAD], limit=_MOST_OPEN)
@@ -42,7 +41,7 @@ def survey(services: Runtime) -> dict[str, Any]:
         "at_ms": services.now_ms(),
         "chain_id": settings.chain_id,
         "workers": problem("worker", settings),
-        "queues": {name: int(client.llen(f"{prefix}{name}")) for name in QUEUES},  # pyright: ignore[reportArgumentType] - the client is synchronous
+        "queues": {name: int(client.llen(f"{KEY_PREFIX}{name}")) for name in QUEUES},  # pyright: ignore[reportArgumentType] - the client is synchronous
         "poison": PoisonBox(client).waiting(),
         "poison_ever": PoisonBox(client).counts(),
         "intents": {str(state): number for state, number in services.ledger.counts().items() if number},

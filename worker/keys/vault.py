@@ -383,6 +383,14 @@ class VaultKeyStore:
             f"token {life}, may {', '.join(rights)}{warning}"
         )
 
+    def reachable(self) -> str:
+        """Whether Vault answers and is unsealed; no login, no token. Returns one line.
+
+        Raises:
+            KeyStoreUnavailableError: unreachable, sealed, not initialised.
+        """
+        return f"Vault {self._health()} at {self._addr}"
+
     def read_fields(self, path: str) -> dict[str, Any]:
         """The fields of another secret of the mount: one that is no session key. It is not cached.
 

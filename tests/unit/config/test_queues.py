@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config.celery import QUEUES, SIGN_QUEUES, URGENT, URGENT_SIGN, UrgentFirst, queue_of
+from config.celery import QUEUES, SIGN_QUEUES, URGENT, URGENT_SIGN, UrgentFirst, heartbeat_queue, queue_of
 
 
 def test_urgent_first_and_the_others_in_turn() -> None:
@@ -26,6 +26,17 @@ def test_a_signers_urgent_queue_goes_before_its_other() -> None:
     for _ in range(3):
         assert cycle.consume(2) == [URGENT_SIGN, "sign"]
         cycle.rotate(URGENT_SIGN)
+
+
+def test_a_heartbeat_waits_for_no_backlog() -> None:
+    own = heartbeat_queue("worker-1@host")
+    assert own not in QUEUES
+    cycle = UrgentFirst([*QUEUES, own])
+    for _ in range(3):
+        order = cycle.consume(len(QUEUES) + 1)
+        assert order[0] == own
+        assert set(order[1:3]) == {URGENT, URGENT_SIGN}
+        cycle.rotate(own)
 
 
 def test_messages_of_signing_are_in_no_other_queue() -> None:
