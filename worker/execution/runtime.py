@@ -18,6 +18,7 @@ from worker.keys.errors import KeyStoreSetupError
 from worker.keys.port import KeyStore
 from worker.ledger.archived import ArchivedRecords
 from worker.ledger.audit_heads import RedisHeads
+from worker.ledger.brake import SharedBrake
 from worker.ledger.connection import connect, safe_url
 from worker.ledger.epoch import LedgerEpoch
 from worker.ledger.health import require_safe_url
@@ -245,6 +246,14 @@ class Runtime:
             timeout_ms=self.settings.http_timeout_ms,
             jwt=jwt_signer(self.settings),
             http_hosts=self.http_hosts,
+            brake=self.brake,
+        )
+
+    @cached_property
+    def brake(self) -> SharedBrake:
+        """Until when the orchestrator wants to be left alone by all of us."""
+        return SharedBrake(
+            lambda: connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms), self.now_ms
         )
 
     @cached_property

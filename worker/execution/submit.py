@@ -25,6 +25,7 @@ from worker.intents.states import State
 from worker.ledger.marks import StateDirError
 from worker.orchestrator.errors import (
     AuthError,
+    HeldBackError,
     NeverSentError,
     RateLimitedError,
     RequestRefusedError,
@@ -77,7 +78,7 @@ def _work(attempt: Attempt) -> None:
             )
     except (NeverSentError, RateLimitedError, AuthError) as error:
         # certainly not accepted, by this try: what is known goes back to what it was, but that they have seen it
-        known = before if isinstance(error, NeverSentError) else before or _REFUSED
+        known = before if isinstance(error, NeverSentError | HeldBackError) else before or _REFUSED
         wait_ms = backoff_ms(record.attempts, error)
         attention = plan_for(error).attention or attention_of_wait(wait_ms)
         log.warning("not sent", intent_id=record.intent_id, retry_in_ms=wait_ms, error=describe(error))

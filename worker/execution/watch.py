@@ -6,6 +6,7 @@ instead of sleeps. Where the SDK gives up (210 s) or raises (404, 502), we ask f
 
 from __future__ import annotations
 
+import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -36,8 +37,10 @@ from worker.ledger.errors import (
     LedgerUnavailableError,
 )
 from worker.ledger.marks import StateDirError
+from worker.orchestrator.client import RATE_LIMIT_MS
 from worker.orchestrator.errors import (
     AuthError,
+    HeldBackError,
     NotFoundError,
     OrchestratorError,
     RateLimitedError,
@@ -52,8 +55,9 @@ BATCH = 100
 PARALLEL = 8
 #: How often a process that ticks holds the ledger against its machine's marks: one round trip.
 LOOK_EVERY_MS = 5_000
-#: The SDK's waits: without ``Retry-After``, and the first and longest after a 500 or 503.
-_RATE_LIMIT_MS = 2_000
+#: Over how long polls are spread that were held back until the same moment.
+_SPREAD_MS = 2_000
+#: The SDK's first and longest wait after a 500 or 503.
 _ERROR_FIRST_MS, _ERROR_MAX_MS = 1_000, 10_000
 #: Polls in a row without an answer before somebody should look: some 30 s.
 _SILENCE = 5
@@ -293,8 +297,10 @@ def _ended_by_the_chain(runtime: Runtime, record: IntentRecord) -> bool:
 def _no_status(runtime: Runtime, record: IntentRecord, error: OrchestratorError) -> None:
     current_ms = int(record.fields.get("poll_delay_ms", str(runtime.settings.poll_initial_ms)))
     if isinstance(error, RateLimitedError):
-        asked = _RATE_LIMIT_MS if error.retry_after_ms is None else error.retry_after_ms
+        asked = RATE_LIMIT_MS if error.retry_after_ms is None else error.retry_after_ms
         delay_ms, failures = max(asked, current_ms), _failures(record)
+        if isinstance(error, HeldBackError):  # all of them wait for the same moment
+            delay_ms += random.randrange(_SPREAD_MS)  # noqa: S311 - a spread, no secret
     else:
         delay_ms, failures = _error_delay(record), _failures(record) + 1
         if isinstance(error, UnavailableError):

@@ -20,7 +20,7 @@ from worker.orchestrator.errors import (
 )
 from worker.orchestrator.http import Reply
 from worker.orchestrator.jwt_auth import JwtSigner
-from worker.orchestrator.port import ApiVersion, IntentStatus, Quote, SubmitResult
+from worker.orchestrator.port import ApiVersion, Brake, IntentStatus, Quote, SubmitResult
 
 API_VERSION: ApiVersion = "2026-01.alps"
 
@@ -58,9 +58,16 @@ class AlpsOrchestrator(Client):
         timeout_ms: int,
         jwt: JwtSigner | None = None,
         http_hosts: frozenset[str] = frozenset(),
+        brake: Brake | None = None,
     ) -> None:
         super().__init__(
-            API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms, jwt=jwt, http_hosts=http_hosts
+            API_VERSION,
+            base_url,
+            api_key=api_key,
+            timeout_ms=timeout_ms,
+            jwt=jwt,
+            http_hosts=http_hosts,
+            brake=brake,
         )
 
     def quote(self, request: Mapping[str, Any]) -> Quote:

@@ -23,7 +23,7 @@ from worker.orchestrator.errors import (
 )
 from worker.orchestrator.http import Reply
 from worker.orchestrator.jwt_auth import JwtSigner
-from worker.orchestrator.port import ApiVersion, IntentStatus, Quote, SubmitResult
+from worker.orchestrator.port import ApiVersion, Brake, IntentStatus, Quote, SubmitResult
 
 API_VERSION: ApiVersion = "2026-04.blanc"
 
@@ -77,9 +77,16 @@ class BlancOrchestrator(Client):
         timeout_ms: int,
         jwt: JwtSigner | None = None,
         http_hosts: frozenset[str] = frozenset(),
+        brake: Brake | None = None,
     ) -> None:
         super().__init__(
-            API_VERSION, base_url, api_key=api_key, timeout_ms=timeout_ms, jwt=jwt, http_hosts=http_hosts
+            API_VERSION,
+            base_url,
+            api_key=api_key,
+            timeout_ms=timeout_ms,
+            jwt=jwt,
+            http_hosts=http_hosts,
+            brake=brake,
         )
 
     def quote(self, request: Mapping[str, Any]) -> Quote:

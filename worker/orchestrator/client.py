@@ -18,6 +18,7 @@ from worker.orchestrator.catalog import (
     token_amounts,
 )
 from worker.orchestrator.errors import (
+    HeldBackError,
     InsufficientLiquidityError,
     RateLimitedError,
     ReplyError,
@@ -26,7 +27,7 @@ from worker.orchestrator.errors import (
 )
 from worker.orchestrator.http import HttpClient, Reply
 from worker.orchestrator.jwt_auth import JwtAuth, JwtSigner
-from worker.orchestrator.port import ApiVersion
+from worker.orchestrator.port import ApiVersion, Brake
 from worker.outbound import Rules
 
 _T = TypeVar("_T")
@@ -38,6 +39,8 @@ _HEADER_WORD = re.compile(r"[!-~]*")
 _JWT = "jwt"
 #: Three parts in base64url, the first of which is a JSON object: a token, were the service to repeat it to us.
 _TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
+#: The SDK's waits after a 429: without ``Retry-After``, and with one that asks for nothing or cannot be read.
+RATE_LIMIT_MS, _LEAST_WAIT_MS = 2_000, 500
 _MAX_TEXT = 300
 _MAX_ID = 200
 
@@ -52,6 +55,7 @@ class Client:
         timeout_ms: bound on one exchange.
         jwt: signs tokens that are sent instead of the key.
         http_hosts: hosts that plain http may go to, beside this machine.
+        brake: knows of waits that others were asked for, and is told of ours.
 
     Raises:
         InputError: the URL or the key cannot be used; shows neither.
@@ -66,7 +70,9 @@ class Client:
         timeout_ms: int,
         jwt: JwtSigner | None = None,
         http_hosts: frozenset[str] = frozenset(),
+        brake: Brake | None = None,
     ) -> None:
+        self._brake = brake
         if jwt is not None:
             api_key = _JWT
         if not _HEADER_WORD.fullmatch(api_key):
@@ -224,7 +230,7 @@ class Client:
         *,
         intent_digest: str = "",
     ) -> Reply:
-        """One exchange. Raises NeverSentError, MaybeSentError.
+        """One exchange. Raises NeverSentError, MaybeSentError; HeldBackError while a 429's wait is not over.
 
         Args:
             method: of the request.
@@ -233,7 +239,19 @@ class Client:
             intent_digest: with JWTs, what may be sponsored; ``""`` if nothing.
         """
         auth = None if self._jwt is None else JwtAuth(self._jwt, intent_digest)
-        return self._http.request(method, path, body, auth)
+        if self._brake is None:
+            return self._http.request(method, path, body, auth)
+        if wait_ms := self._brake.wait_ms():
+            raise HeldBackError(
+                f"held back for {wait_ms} ms: the orchestrator asked for a wait", retry_after_ms=wait_ms
+            )
+        reply = self._http.request(method, path, body, auth)
+        if reply.status == 429:
+            asked_ms = RATE_LIMIT_MS if reply.retry_after_ms is None else reply.retry_after_ms
+            self._brake.hold(max(asked_ms, _LEAST_WAIT_MS))
+        elif reply.status == 503 and reply.retry_after_ms:
+            self._brake.hold(reply.retry_after_ms)
+        return reply
 
     def has_envelope(self, reply: Reply) -> bool:
         """Whether an error reply carries this version's error envelope."""

@@ -4,6 +4,7 @@ OrchestratorError
 ├── NeverSentError            the request did not leave us: safe to send again
 ├── MaybeSentError            it may have been acted on: find out before anything else
 ├── RateLimitedError          refused unread (429); ``retry_after_ms``
+│   └── HeldBackError         nothing left us: an earlier 429 asked all who share the key to wait
 ├── UnavailableError          500, 502, 503, 504: reads are repeated; a submit is *maybe sent*
 ├── ReplyError                an answer that we cannot read
 ├── NotFoundError             404, or words that mean it
@@ -46,6 +47,10 @@ class RateLimitedError(OrchestratorError):
     def __init__(self, message: str, *, retry_after_ms: int | None = None, trace_id: str = "") -> None:
         super().__init__(message, fix="slow down; raise the project's rate limit", trace_id=trace_id)
         self.retry_after_ms = retry_after_ms
+
+
+class HeldBackError(RateLimitedError):
+    """Nothing left us: somebody who shares our key was asked to wait. ``retry_after_ms`` is what is left of it."""
 
 
 class UnavailableError(OrchestratorError):

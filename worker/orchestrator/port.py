@@ -51,6 +51,18 @@ class IntentStatus:
     raw: Mapping[str, Any] = field(repr=False)
 
 
+class Brake(Protocol):
+    """What everybody who shares our key knows of a 429: nobody asks before its wait is over."""
+
+    def wait_ms(self) -> int:
+        """How long no request may leave, milliseconds; 0 if it may now."""
+        ...
+
+    def hold(self, wait_ms: int) -> None:
+        """The orchestrator has asked for a wait of so many milliseconds."""
+        ...
+
+
 class Orchestrator(Protocol):
     """Every method raises ``worker/orchestrator/errors.py`` classes, which tell never sent from maybe sent."""
 

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -217,7 +218,7 @@ class TestOptions:
 
 
 @contextmanager
-def serving(environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[tuple[str, int]]:
+def serving(environment: dict[str, str], folder: Path, *arguments: str) -> Generator[tuple[str, int]]:
     """The endpoints as a process of its own; their address and its id. It has to end well at SIGTERM."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with subprocess.Popen(
@@ -268,7 +269,7 @@ class TestHttp:
 
         with _running({"/ready": Kept(look)}) as base, ThreadPoolExecutor(16) as pool:
             begin = time.monotonic()
-            replies = list(pool.map(lambda _: httpx.get(f"{base}/ready", timeout=30), range(200)))
+            replies = list(pool.map(partial(httpx.get, timeout=60), [f"{base}/ready"] * 200))
             took_s = time.monotonic() - begin
         assert {reply.status_code for reply in replies} == {200}
         assert len(looks) <= took_s + 1  # a second's rest after each, whatever the storm took
@@ -300,7 +301,7 @@ class TestHttp:
 
 
 @contextmanager
-def _running(pages: dict[str, Callable[[], Page]]) -> Iterator[str]:
+def _running(pages: dict[str, Callable[[], Page]]) -> Generator[str]:
     with PageServer(pages, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
