@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,33 @@ def test_an_intent_that_kills_its_workers_is_set_aside_and_the_others_go_on(
     record = chaos.runtime.ledger.get(killer)
     assert (record.state, record.attention) == ("DEAD", "QUARANTINED")
     assert chaos.fired(killer) == 3
+    counts = chaos.counts()
+    assert str(counts) == CLEAN, counts.notes
+
+
+def test_an_intent_beside_one_that_kills_whole_workers_is_not_set_aside_for_it(
+    make_chaos: Callable[..., Chaos],
+) -> None:
+    chaos = make_chaos(
+        workers=1, concurrency=3, settings={"claim_lease_ms": "1500", "max_worker_deaths": "3"}
+    )
+    # it is slow: whenever it is tried it stays under way for seconds, so that a killer would meet it there each time
+    slow = chaos.submit(*[("after_quote", "tell")] * 4)
+    seen: dict[Path, float] = {}
+
+    def keep(place: Path) -> None:
+        if time.monotonic() - seen.setdefault(place, time.monotonic()) > 4:
+            chaos.go(place)
+
+    assert chaos.settle([slow], keep, done=lambda _: bool(seen))
+    killer = chaos.submit(*[("after_key_fetch", "tree")] * 4, ends_otherwise=True)
+    assert chaos.settle([slow, killer], keep)
+    records = {name: chaos.runtime.ledger.get(name) for name in (slow, killer)}
+    assert (records[killer].state, records[killer].attention) == ("DEAD", "QUARANTINED")
+    assert (records[slow].state, records[slow].attention) == ("COMPLETED", ""), records[slow].history
+    assert chaos.fired(killer) == 3
+    # the first time it met the killer, since nobody knew yet
+    assert chaos.fired(slow) >= 2
     counts = chaos.counts()
     assert str(counts) == CLEAN, counts.notes
 

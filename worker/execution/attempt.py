@@ -11,6 +11,7 @@ from worker.errors import ExecutorError, ServiceError
 from worker.execution import metrics
 from worker.execution.retry import LEDGER_LOST, Move, Plan, attention_of_wait, backoff_ms, plan_for
 from worker.execution.runtime import Runtime
+from worker.execution.suspects import SUSPECT_WAIT_MS, Suspects
 from worker.execution.tracing import trace_id
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
@@ -156,6 +157,19 @@ def run_stage(
     this program did not write is taken out of the work.
     """
     give_back(runtime)
+    with Suspects(runtime.settings.state_dir) as suspects:
+        record = _claim(runtime, intent_id, states, suspects)
+        if record is None:
+            return
+        metrics.claimed(record, now_ms=runtime.now_ms())
+        runtime.tracing.waited(record, now_ms=runtime.now_ms())
+        with runtime.tracing.stage(STAGES[record.state], record):
+            _attempt(Attempt(runtime, record), work, on_error)
+
+
+def _claim(
+    runtime: Runtime, intent_id: str, states: Iterable[State], suspects: Suspects
+) -> IntentRecord | None:
     try:
         record = runtime.ledger.claim(
             intent_id,
@@ -163,20 +177,32 @@ def run_stage(
             lease_ms=runtime.settings.claim_lease_ms,
             now_ms=runtime.now_ms(),
             who=runtime.who,
+            if_suspect=suspects.take,
         )
     except LedgerUnavailableError:
         runtime.hanging.add(intent_id)
         raise
     except LedgerInconsistentError as error:
         refuse_forged(runtime, intent_id, error.message)
-        return
+        return None
     if record is None:
         log.debug("nothing to do", intent_id=intent_id)
-        return
-    metrics.claimed(record, now_ms=runtime.now_ms())
-    runtime.tracing.waited(record, now_ms=runtime.now_ms())
-    with runtime.tracing.stage(STAGES[record.state], record):
-        _attempt(Attempt(runtime, record), work, on_error)
+        if suspects.busy:
+            _wait_for_the_other_suspect(runtime, intent_id)
+    return record
+
+
+def _wait_for_the_other_suspect(runtime: Runtime, intent_id: str) -> None:
+    # the due index has it anyway
+    with suppress(FenceLostError, IntentNotFoundError, LedgerInconsistentError):
+        now_ms = runtime.now_ms()
+        runtime.ledger.annotate(
+            intent_id,
+            now_ms=now_ms,
+            fence=runtime.ledger.get(intent_id).fence,
+            due_ms=now_ms + SUSPECT_WAIT_MS,
+        )
+    log.info("waits: an attempt of it has died, as of another one that is being tried", intent_id=intent_id)
 
 
 def _attempt(

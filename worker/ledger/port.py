@@ -145,13 +145,21 @@ class Ledger(Protocol):
         ...
 
     def claim(
-        self, intent_id: str, *, states: Iterable[State], lease_ms: int, now_ms: int, who: str
+        self,
+        intent_id: str,
+        *,
+        states: Iterable[State],
+        lease_ms: int,
+        now_ms: int,
+        who: str,
+        if_suspect: Callable[[], bool] = lambda: True,
     ) -> IntentRecord | None:
         """Take the intent for one attempt: bumps ``fence`` and ``attempts`` and sets the lease.
 
         Returns None when it is in another state or another attempt's lease has not run out. The due time becomes
         the end of the lease, so a dead attempt is found again. Claiming for polling does not count as an attempt
-        of the work (use ``take_due`` for that).
+        of the work (use ``take_due`` for that). One of which an attempt has died since its last change of state is
+        taken only if ``if_suspect``, asked then, says so.
         """
         ...
 

@@ -255,7 +255,14 @@ class RedisLedger:
         return list(islice(found, offset, offset + limit))
 
     def claim(
-        self, intent_id: str, *, states: Iterable[State], lease_ms: int, now_ms: int, who: str
+        self,
+        intent_id: str,
+        *,
+        states: Iterable[State],
+        lease_ms: int,
+        now_ms: int,
+        who: str,
+        if_suspect: Callable[[], bool] = lambda: True,
     ) -> IntentRecord | None:
         """Take the intent for one attempt, or None. See ``Ledger.claim``.
 
@@ -263,11 +270,17 @@ class RedisLedger:
             IntentNotFoundError, LedgerUnavailableError
         """
         digits = keys.digits_of_intent(intent_id)
-        reply = self._run(
-            "claim",
-            (keys.intent(intent_id), keys.of_session(digits, "open")),
-            (intent_id, now_ms, now_ms + lease_ms, codec.storable(who), *sorted(states)),
-        )
+
+        def claim(even_suspects: str) -> Any:
+            return self._run(
+                "claim",
+                (keys.intent(intent_id), keys.of_session(digits, "open")),
+                (intent_id, now_ms, now_ms + lease_ms, codec.storable(who), even_suspects, *sorted(states)),
+            )
+
+        reply = claim("0")
+        if reply[0] == "suspect" and if_suspect():
+            reply = claim("1")
         if reply[0] == "missing":
             raise _not_found(intent_id)
         return codec.parse_record(intent_id, _pairs(reply[1])) if reply[0] == "claimed" else None

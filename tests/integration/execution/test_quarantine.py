@@ -76,6 +76,38 @@ def test_one_that_kills_three_workers_before_it_is_signed_gives_its_budget_back(
     assert pipeline.executed() == 0
 
 
+def test_those_that_died_together_are_tried_one_at_a_time(short_lease: Pipeline) -> None:
+    """A killer and a bystander in one worker: the bystander is held back while the killer is tried, and the other way."""
+    pipeline = short_lease
+    killer, bystander = pipeline.submit("killer"), pipeline.submit("bystander")
+    fresh = pipeline.submit("fresh")
+    pipeline.messages.clear()
+    die(pipeline, bystander, "prepare", "orchestrator.quote", times=1)
+    die(pipeline, killer, "prepare", "orchestrator.quote", times=1)
+    dying, beside = pipeline.new_runtime(), pipeline.new_runtime()
+    met: list[tuple[State, str, State]] = []
+
+    def kill(*_: Any) -> NoReturn:
+        # while the killer is under way: another process gets the bystander's message, and one of an intent without blame
+        STAGES["prepare"](beside, bystander)
+        STAGES["prepare"](beside, fresh)
+        found = pipeline.ledger.get(bystander)
+        met.append((found.state, found.fields.get("deaths", "0"), pipeline.state(fresh)))
+        raise KilledError
+
+    setattr(dying.orchestrator, "quote", kill)  # noqa: B010 - its type says that it takes a request
+    deadline = time.monotonic() + 10
+    while not _dies(dying, "prepare", killer):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    # its death was not even counted yet, and nobody has taken it
+    assert met == [(State.QUEUED, "0", State.AUTHORIZED)]
+    assert pipeline.ledger.get(killer).fields["deaths"] == "1"
+    records = pipeline.run(killer, bystander, fresh)
+    assert [record.state for record in records] == [State.COMPLETED] * 3
+    assert not [line for record in records for line in record.history if "died" in line.why]
+
+
 def test_two_deaths_are_bad_luck(short_lease: Pipeline) -> None:
     pipeline = short_lease
     intent_id = pipeline.submit("a")

@@ -1,20 +1,25 @@
 -- Take a record for one attempt: a new fence, one more attempt, a lease. Its due time becomes the lease's end.
 --
 -- KEYS  intent, open
--- ARGV  id, now ms, lease end ms, who, then the states that may be claimed
--- Returns {'claimed', flat hash}, {'busy'} (another state, or another attempt's lease runs) or {'missing'}.
+-- ARGV  id, now ms, lease end ms, who, '1' if it may be taken even if an attempt of it has died, then the states that may
+--       be claimed
+-- Returns {'claimed', flat hash}, {'busy'} (another state, or another attempt's lease runs), {'suspect'} (an attempt at
+-- its present state has died) or {'missing'}.
 
-local now = redis.call('HMGET', KEYS[1], 'state', 'lease_until_ms', 'lease_who')
+local now = redis.call('HMGET', KEYS[1], 'state', 'lease_until_ms', 'lease_who', 'deaths')
 local state = now[1]
 if not state then
   return { 'missing' }
 end
 local wanted = false
-for index = 5, #ARGV do
+for index = 6, #ARGV do
   wanted = wanted or ARGV[index] == state
 end
 if not wanted or FINAL[state] or tonumber(now[2]) > tonumber(ARGV[2]) then
   return { 'busy' }
+end
+if ARGV[5] ~= '1' and (now[3] ~= '' or (now[4] or '0') ~= '0') then
+  return { 'suspect' }
 end
 
 redis.call('HINCRBY', KEYS[1], 'fence', 1)
