@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worker.cli.changes import change, operator
-from worker.cli.context import runtime
+from worker.cli.context import options, runtime
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError
 
@@ -169,7 +169,14 @@ def run_strategy(name: Name, as_json: JsonFlag = False) -> None:
 
 
 @app.command("dry-run")
-def dry_run_strategy(name: Name, as_json: JsonFlag = False) -> None:
+def dry_run_strategy(
+    name: Name,
+    event: Annotated[
+        list[str] | None,
+        typer.Option("--event", help="For one that acts on an event: an argument of it, as value=1000000."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """What a strategy would do now: its decision, policies, quote and budgets. Nothing is signed or stored.
 
     Exit code 1 if it would be refused.
@@ -182,6 +189,10 @@ def dry_run_strategy(name: Name, as_json: JsonFlag = False) -> None:
 
     services = runtime()
     strategy = _find(services, name)
+    if event and strategy.event is None:
+        raise InputError("goes with a strategy that acts on an event", field="--event", fix="leave it out")
+    with options(event="--event"):
+        arguments = None if strategy.event is None else strategy.event.imagined(event or ())
     until_s = services.now_s + (strategy.max_lateness_s or DEFAULT_LATENESS_S)
     moment = moment_of(
         services,
@@ -189,10 +200,12 @@ def dry_run_strategy(name: Name, as_json: JsonFlag = False) -> None:
         services.strategies.read(name),
         slot_s=services.now_s,
         until_s=until_s,
+        event=arguments,
     )
-    if strategy.event is not None:
-        raise InputError("decides on an event's arguments", field=name, fix="see what its next event brings")
-    decision = decide(strategy, moment)
+    if strategy.event is not None and arguments is None:
+        decision = Wait("a log with these arguments does not count")
+    else:
+        decision = decide(strategy, moment)
     if isinstance(decision, Wait):
         if as_json:
             print_json({"acts": False, "why": decision.why})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,9 +103,36 @@ class OnEvent:
             name: value.lower() if isinstance(value, str) and value.startswith("0x") else value
             for name, value in values.items()
         }
-        if all(_COMPARE[how](arguments[name], wanted) for name, how, wanted in self.tests):
-            return dict(arguments)
-        return None
+        return dict(arguments) if self._holds(arguments) else None
+
+    def imagined(self, given: Sequence[str]) -> dict[str, Any] | None:
+        """The arguments of a log that a person imagines, one ``name=value`` each; None if it would not count.
+
+        Raises:
+            StrategyError: one is missing, or is no such argument.
+        """
+        kinds = {parameter.name: parameter.kind for parameter in self.parameters}
+        arguments: dict[str, Any] = {}
+        for text in given:
+            name, equals, value = text.partition("=")
+            if not equals or name not in kinds or name in arguments:
+                raise StrategyError(
+                    f"{short(text)!r} is no argument of {self.event}",
+                    field="event",
+                    fix="write each parameter once, as value=1000000",
+                )
+            arguments[name] = _value(kinds[name], value, name)
+        missing = [name for name in kinds if name not in arguments]
+        if missing:
+            raise StrategyError(
+                f"lacks {', '.join(missing)} of {self.event}",
+                field="event",
+                fix="give each parameter, as value=1000000",
+            )
+        return arguments if self._holds(arguments) else None
+
+    def _holds(self, arguments: Mapping[str, Any]) -> bool:
+        return all(_COMPARE[how](arguments[name], wanted) for name, how, wanted in self.tests)
 
 
 def read_event(fields: Fields) -> OnEvent:
@@ -170,15 +197,18 @@ def _tests(fields: Fields, parameters: tuple[Parameter, ...]) -> tuple[tuple[str
             )
         name, how, value = match.groups()
         kind = kinds[name]
-        if kind.startswith(("uint", "int")):
-            wanted: Any = as_integer(value, here)
-        elif how not in ("==", "!="):
+        if not kind.startswith(("uint", "int")) and how not in ("==", "!="):
             raise StrategyError(f"{kind} has no order", field=here, fix="use == or !=")
-        elif kind == "address":
-            wanted = as_address(value, here)
-        elif kind == "bool":
-            wanted = value == "true"
-        else:
-            wanted = as_bytes(value, here) if kind.startswith("bytes") else value
-        found.append((name, how, wanted))
+        found.append((name, how, _value(kind, value, here)))
     return tuple(found)
+
+
+def _value(kind: str, text: str, at: str) -> Any:
+    """An argument as a person writes it. Raises StrategyError."""
+    if kind.startswith(("uint", "int")):
+        return as_integer(text, at)
+    if kind == "address":
+        return as_address(text, at)
+    if kind == "bool":
+        return text == "true"
+    return as_bytes(text, at) if kind.startswith("bytes") else text
