@@ -32,7 +32,7 @@ def _measure(number: int, rounds: int, warm_up: int) -> None:
     report.say(f"{report.machine()}; {rounds} rounds of {number} fetches each")
     with (
         tempfile.TemporaryDirectory(prefix="session-executor-bench-") as folder,
-        _server(Path(folder)) as server,
+        vault_server(Path(folder)) as server,
         vault_room(server) as room,
     ):
         first_ms, all_ms, cpu_ms = _fetches(room, number * rounds, warm_up)
@@ -48,7 +48,7 @@ def _measure(number: int, rounds: int, warm_up: int) -> None:
     report.say(f"key_fetch_ms_p50={report.percentile(all_ms, 0.5):.2f}")
 
 
-def _server(folder: Path) -> AbstractContextManager[VaultServer]:
+def vault_server(folder: Path) -> AbstractContextManager[VaultServer]:
     """The Vault that the tests are told to use, or a fresh one in memory."""
     addr, token = os.environ.get("TEST_VAULT_ADDR"), os.environ.get("TEST_VAULT_TOKEN")
     return nullcontext(VaultServer(addr, token)) if addr and token else dev_vault(folder)

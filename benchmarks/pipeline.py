@@ -3,7 +3,8 @@
 Both sides trade with the same enabled session over the same stub, which answers every request at once and has a
 processor of its own (``stub.mjs``). Whatever a side is made of (for us: the enqueuer, Redis with an append-only file
 synced at every write, and the Celery workers; for the SDK: one node process) shares the other processor. A round of
-the SDK runs while our processes are stopped, and in turn.
+the SDK runs while our processes are stopped, and in turn. Our keys are in a real Vault, a service like the stub, which
+is asked for each signature; the SDK has its key in memory.
 
 CPU is read from the kernel for all processes of a side. Throughput is intents per second of wall-clock time.
 """
@@ -28,11 +29,13 @@ import httpx
 import redis
 
 from benchmarks import report
+from benchmarks.keys import vault_server
 from benchmarks.signing import Sdk, question, sdk_process
 from tests.support.otlp import collector
 from tests.support.redis import start_local
 from tests.support.sdk import node_binary
 from tests.support.sessions import OWNER_KEY, USDC, make_session_file, usdc_transfer
+from tests.support.vault_room import ADDRESS, PREFIX, vault_room
 from worker.devnet.devnet import Devnet
 from worker.devnet.stack import Stack
 from worker.devnet.valkey import LocalRedis
@@ -155,7 +158,7 @@ class Ours:
     def __init__(self, stack: Stack, server: LocalRedis) -> None:
         self.stack = stack
         self._server = server
-        self.session = _session(stack.keys.create().address)
+        self.session = _session(ADDRESS)
         app = celery_app(stack.settings)
         self.runtime = Runtime(stack.settings, dispatch=dispatcher(app))
         self.runtime.sessions.put(self.session)
@@ -231,6 +234,16 @@ def ours(place: Stub, *, processes: int = 4, settings: dict[str, str] | None = N
     """
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="session-executor-bench-")))
+        with pinned(_OTHER):
+            room = running.enter_context(vault_room(running.enter_context(vault_server(folder))))
+        room.put_key()
+        custody = {
+            "KEY_STORE": "vault",
+            "VAULT_ADDR": room.server.addr,
+            "VAULT_TOKEN": room.token(room.signer),
+            "VAULT_MOUNT": room.mount,
+            "VAULT_PREFIX": PREFIX,
+        }
         with pinned(_MEASURED):  # what is started here stays there; we do not
             server = running.enter_context(start_local(folder / "redis"))
             stack = running.enter_context(
@@ -240,7 +253,7 @@ def ours(place: Stub, *, processes: int = 4, settings: dict[str, str] | None = N
                     devnet=cast("Devnet", place),
                     concurrency=processes,
                     beat=False,
-                    settings={"POLL_INITIAL_MS": "500"} | (settings or {}),
+                    settings={"POLL_INITIAL_MS": "500"} | custody | (settings or {}),
                 )
             )
         yield Ours(stack, server)

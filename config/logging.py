@@ -15,6 +15,8 @@ from structlog.typing import Processor
 from config.redaction import Redactor, text_secrets
 from config.settings import Settings, SettingsError, get_settings
 
+#: Libraries that say of each request what our own metrics and traces say; several lines for each intent.
+_CHATTY = ("httpx",)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -87,6 +89,8 @@ def configure_logging(
                 logger.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(wanted)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(wanted if wanted == "DEBUG" else "WARNING")
     logging.captureWarnings(True)
 
 

@@ -14,6 +14,7 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -159,6 +160,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+@lru_cache(maxsize=2_048)
 def names_a_secret(name: str) -> bool:
     """Whether whatever stands under ``name`` is masked."""
     plain = _plain(name)
@@ -258,6 +260,7 @@ class Redactor:
         return _DECIMAL_KEY.sub(_mask_decimal, text)
 
 
+@lru_cache(maxsize=2_048)
 def _is_harmless(name: str) -> bool:
     return _plain(name).endswith(_HARMLESS_ENDINGS)
 

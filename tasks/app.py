@@ -37,6 +37,7 @@ from config.settings import SettingsError, broker_of, get_settings
 from tasks.heartbeat import REGISTER_EVERY_S, Fleet
 from tasks.poison import REFUSED_REQUEST, PoisonBox, Signatures, guard_broker, signatures
 from tasks.pool import end_in_time, guard_pool
+from tasks.relay import Relay
 from worker.errors import ExecutorError, InputError
 from worker.execution.dispatch import celery_app, dispatcher
 from worker.execution.fire import Watcher, read_strategies
@@ -44,7 +45,7 @@ from worker.execution.fire import wake as do_wake
 from worker.execution.prepare import prepare as do_prepare
 from worker.execution.request import submit_request, unsealed_request
 from worker.execution.retention import archive_old
-from worker.execution.runtime import Runtime
+from worker.execution.runtime import Dispatch, Runtime
 from worker.execution.sign import sign as do_sign
 from worker.execution.submit import submit as do_submit
 from worker.execution.watch import tick as do_tick
@@ -78,14 +79,29 @@ except SettingsError as problem:
     _exit(str(problem), 2)
 
 app.set_default()
-dispatch = dispatcher(app)
-dispatch_urgent = dispatcher(app, urgent=True)
 
 
 @cache
 def runtime() -> Runtime:
     """This process's services; nothing in it connects before its first use, so a fork inherits no socket."""
     return Runtime(settings, dispatch=dispatch, dispatch_urgent=dispatch_urgent)
+
+
+def _serves(queues: Iterable[str]) -> bool:
+    """Whether this worker takes messages from one of ``queues``; its children know it too."""
+    return not set(queues).isdisjoint(app.amqp.queues.consume_from)
+
+
+relay: Relay = Relay(
+    {
+        "prepare": lambda intent_id: do_prepare(runtime(), intent_id),
+        "sign": lambda intent_id: do_sign(runtime(), intent_id),
+        "submit": lambda intent_id: do_submit(runtime(), intent_id),
+    },
+    serves=lambda stage, urgent: _serves([queue_of(stage, urgent=urgent)]),
+)
+dispatch: Dispatch = relay.dispatch(dispatcher(app), urgent=False)
+dispatch_urgent: Dispatch = relay.dispatch(dispatcher(app, urgent=True), urgent=True)
 
 
 def _quietly(task: Callable[..., Any]) -> Callable[..., None]:
@@ -109,13 +125,8 @@ def _quietly(task: Callable[..., Any]) -> Callable[..., None]:
 @app.task(name="tasks.prepare")
 @_quietly
 def prepare(intent_id: str) -> None:
-    """QUEUED → AUTHORIZED."""
-    do_prepare(runtime(), intent_id)
-
-
-def _serves(queues: Iterable[str]) -> bool:
-    """Whether this worker takes messages from one of ``queues``; its children know it too."""
-    return not set(queues).isdisjoint(app.amqp.queues.consume_from)
+    """QUEUED → AUTHORIZED, and on from there as far as this worker may."""
+    relay.run("prepare", intent_id)
 
 
 @app.task(name="tasks.sign")
@@ -123,7 +134,7 @@ def _serves(queues: Iterable[str]) -> bool:
 def sign(intent_id: str) -> None:
     """AUTHORIZED → SIGNED. In a worker without a queue of signing, which holds no keys, the message is handed on."""
     if _serves(SIGN_QUEUES):
-        do_sign(runtime(), intent_id)
+        relay.run("sign", intent_id)
         return
     task: Any = current_task
     came_by = (task.request.delivery_info or {}).get("routing_key", "")
@@ -136,7 +147,7 @@ def sign(intent_id: str) -> None:
 @_quietly
 def submit(intent_id: str) -> None:
     """SIGNED → SUBMITTED."""
-    do_submit(runtime(), intent_id)
+    relay.run("submit", intent_id)
 
 
 def _results() -> Backend:

@@ -28,6 +28,8 @@ _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 #: JSON-RPC error code of a reverted call (go-ethereum, and with it most others).
 _REVERTED = 3
+#: HTTP statuses by which an endpoint refuses a batch as such; 401, 403 and 429 are about who asks, and how often.
+_NO_BATCHES = (400, 404, 405, 413, 415, 422, 501)
 
 
 class _Provider(HTTPProvider):
@@ -68,6 +70,7 @@ class ChainReader:
             exception_retry_configuration=None,
         )
         self._checked = False
+        self._batches = True
 
     def require_chain(self) -> None:
         """Check once that the endpoint serves ``chain_id``.
@@ -107,6 +110,23 @@ class ChainReader:
         if not isinstance(block, dict):
             raise _nonsense("eth_getBlockByNumber", "no block")
         return _quantity(cast("dict[str, Any]", block).get("timestamp"), "eth_getBlockByNumber")
+
+    def call_and_time(self, to: str, data: bytes) -> tuple[bytes, int]:
+        """``call`` and ``latest_block_time`` in one exchange; in two where the endpoint answers no batches.
+
+        Raises:
+            CallRevertedError, WrongChainError, ChainError
+        """
+        self.require_chain()
+        call = {"to": to, "data": "0x" + data.hex()}
+        replies = self._ask_both(("eth_call", call, "latest"), ("eth_getBlockByNumber", "latest", False))
+        if replies is None:
+            return self.call(to, data), self.latest_block_time()
+        returned, block = replies
+        if not isinstance(block, dict):
+            raise _nonsense("eth_getBlockByNumber", "no block")
+        time = cast("dict[str, Any]", block).get("timestamp")
+        return _data(returned, "eth_call"), _quantity(time, "eth_getBlockByNumber")
 
     def block_number(self) -> int:
         """Number of the latest block. Raises WrongChainError, ChainError."""
@@ -170,17 +190,37 @@ class ChainReader:
         """Close the pooled connections."""
         self._session.close()
 
+    def _ask_both(self, *asked: tuple[object, ...]) -> tuple[Any, Any] | None:
+        """The ``result`` of each of two requests in one batch; None from an endpoint that answers no batches."""
+        if not self._batches:
+            return None
+        methods = [str(method) for method, *_ in asked]
+        requested = [(RPCEndpoint(str(method)), params) for method, *params in asked]
+        replies: Any = None
+        failure: ChainError | None = None
+        try:
+            replies = self._provider.make_batch_request(requested)
+        except (AttributeError, TypeError, KeyError):
+            pass  # web3 could not sort them: they are no replies
+        except (requests.RequestException, Web3Exception, ValueError, OSError) as error:
+            if not _refuses_batches(error):
+                failure = _failed(" and ".join(methods), error)
+        # raised out here so that it carries no context, see ``_ask``
+        if failure is not None:
+            raise failure
+        if not isinstance(replies, list) or len(cast("list[Any]", replies)) != len(methods):
+            self._batches = False
+            return None
+        first, second = map(_result, methods, cast("list[Any]", replies))
+        return first, second
+
     def _ask(self, method: str, *params: object) -> Any:
         """The ``result`` of one request."""
         failure: ChainError
         try:
             reply: Any = self._provider.make_request(RPCEndpoint(method), list(params))
         except (requests.RequestException, Web3Exception, ValueError, OSError) as error:
-            failure = ChainError(
-                f"{method} failed ({_cause(error)})",
-                field=_FIELD,
-                fix="check that the endpoint is up and not rate limited",
-            )
+            failure = _failed(method, error)
         else:
             return _result(method, reply)
         # raised out here so that it carries no context: the errors above hold the endpoint's URL, and that a key
@@ -193,6 +233,21 @@ def _cause(error: Exception) -> str:
     if isinstance(error, requests.HTTPError) and response is not None:
         return f"HTTP {response.status_code}"
     return refusal(error) or type(error).__name__
+
+
+def _failed(method: str, error: Exception) -> ChainError:
+    return ChainError(
+        f"{method} failed ({_cause(error)})",
+        field=_FIELD,
+        fix="check that the endpoint is up and not rate limited",
+    )
+
+
+def _refuses_batches(error: Exception) -> bool:
+    """Whether the endpoint has understood that several requests came at once, and answers no such thing."""
+    response = getattr(error, "response", None)
+    status = None if response is None else response.status_code
+    return isinstance(error, requests.HTTPError) and status in _NO_BATCHES
 
 
 def _result(method: str, reply: Any) -> Any:

@@ -24,6 +24,7 @@ from worker.ledger.errors import (
     LedgerLostError,
     LedgerUnavailableError,
 )
+from worker.ledger.keys import session_of
 from worker.ledger.port import Charge
 from worker.ledger.redis_ledger import FORGED
 from worker.policies.base import CounterChange
@@ -249,28 +250,32 @@ def held_back(runtime: Runtime, intent_id: str) -> bool:
         StateDirError, IntentNotFoundError, LedgerUnavailableError
     """
     try:
+        runtime.epoch.require_whole(session_of(intent_id), who=runtime.who, now_ms=runtime.now_ms())
+    except LedgerLostError as error:
+        log.error("nothing is signed", intent_id=intent_id, reason=str(error))  # noqa: TRY400 - our own words say all
+        _say_lost(runtime, intent_id, str(error))
+        return True
+    return False
+
+
+def _say_lost(runtime: Runtime, intent_id: str, why: str) -> None:
+    try:
         record = runtime.ledger.get(intent_id)
     except LedgerInconsistentError as error:
         refuse_forged(runtime, intent_id, error.message)
-        return True
+        return
     if record.state in FINAL:
-        return True
-    try:
-        runtime.epoch.require_whole(record.intent.session_id, who=runtime.who, now_ms=runtime.now_ms())
-    except LedgerLostError as error:
-        log.error("nothing is signed", intent_id=intent_id, reason=str(error))  # noqa: TRY400 - our own words say all
-        with suppress(FenceLostError):  # somebody else is about to say the same
-            now_ms = runtime.now_ms()
-            runtime.ledger.annotate(
-                intent_id,
-                now_ms=now_ms,
-                fence=record.fence,
-                due_ms=now_ms + runtime.settings.stuck_after_ms,
-                attention=LEDGER_LOST,
-                reason=str(error),
-            )
-        return True
-    return False
+        return
+    with suppress(FenceLostError):  # somebody else is about to say the same
+        now_ms = runtime.now_ms()
+        runtime.ledger.annotate(
+            intent_id,
+            now_ms=now_ms,
+            fence=record.fence,
+            due_ms=now_ms + runtime.settings.stuck_after_ms,
+            attention=LEDGER_LOST,
+            reason=why,
+        )
 
 
 def forgery(runtime: Runtime, record: IntentRecord) -> str:

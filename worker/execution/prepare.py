@@ -187,7 +187,7 @@ def usable_session(runtime: Runtime, session_id: str) -> RegisteredSession:
     """
     session = runtime.sessions.get(session_id)
     if session.paused:
-        raise _session_paused()
+        raise SessionUnusableError("is paused", field="session", fix="resume it, then submit again")
     if session.chain_id not in runtime.chain_ids:
         raise SessionUnusableError(
             f"is for chain {session.chain_id}, this worker serves chain {', '.join(map(str, runtime.chain_ids))}",
@@ -203,15 +203,12 @@ def usable_session(runtime: Runtime, session_id: str) -> RegisteredSession:
 
 
 def require_running(runtime: Runtime, intent: TradeIntent, session: RegisteredSession) -> None:
-    """Refuse what an operator has stopped meanwhile, from Redis as it is now.
+    """Refuse what an operator has stopped, from Redis as it is now; for the session itself see ``usable_session``.
 
     Raises:
         PausedError: the account, the chain, the strategy or everything.
-        SessionUnusableError: the session.
-        SessionNotFoundError, SessionStoreUnavailableError, LedgerUnavailableError
+        LedgerUnavailableError
     """
-    if runtime.sessions.is_paused(session.session_id):
-        raise _session_paused()
     pause = runtime.pauses.stopping(intent, account=session.account, chain_id=session.chain_id)
     if pause is not None:
         kind = pause.switch.kind
@@ -223,10 +220,6 @@ def require_running(runtime: Runtime, intent: TradeIntent, session: RegisteredSe
         )
 
 
-def _session_paused() -> SessionUnusableError:
-    return SessionUnusableError("is paused", field="session", fix="resume it, then submit again")
-
-
 def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
     """Read the session's state and the chain's time, once for an attempt.
 
@@ -235,17 +228,12 @@ def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
     """
     chain = runtime.chain_of(session.chain_id)
     to = SMART_SESSION_EMISSARY
-    enabled = emissary.decode_is_permission_enabled(
-        read_again(
-            lambda: chain.call(
-                to, emissary.is_permission_enabled_call(session.account, session.permission_id)
-            )
-        )
-    )
+    call = emissary.is_permission_enabled_call(session.account, session.permission_id)
+    answer, time_s = read_again(lambda: chain.call_and_time(to, call))
+    enabled = emissary.decode_is_permission_enabled(answer)
     nonce = None
     if not enabled:
         nonce = read_enable_nonce(runtime, session.account, session.chain_id)
-    time_s = read_again(chain.latest_block_time)
     skew = abs(runtime.now_s - time_s)
     if skew > runtime.settings.max_clock_skew_s:
         raise ClockSkewError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from worker.execution.approval import RULES, end_if_late
@@ -138,9 +137,9 @@ def stopped_at_last(attempt: Attempt, sessions: Sequence[RegisteredSession]) -> 
     """
     runtime, record = attempt.runtime, attempt.record
     source = record.intent.source
-    for session in sessions:
+    now = [usable_session(runtime, session.session_id) for session in sessions]
+    for session in now:
         require_running(runtime, record.intent, session)
-    now = [replace(session, rules=runtime.sessions.rules(session.session_id)) for session in sessions]
     if rules_mark((session, source) for session in now) != record.fields.get(RULES, ""):
         attempt.move(
             State.QUEUED,

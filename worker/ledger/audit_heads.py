@@ -6,7 +6,7 @@ cut off. Neither is needed to sign: the file is.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import redis
 import structlog
@@ -45,6 +45,7 @@ class RedisHeads:
 
     def __init__(self, client: redis.Redis, *, where: str, sealer: Sealer, stream: str = "") -> None:
         self._redis = client
+        self._keep: Any = client.register_script(_KEEP)
         self._where = where
         self._sealer = sealer
         self._stream = stream
@@ -54,7 +55,7 @@ class RedisHeads:
         try:
             seal = self._sealer.seal("audit", head.log, str(head.n), head.hash)
             with connection.named_errors(self._where, writes=True):
-                self._redis.eval(_KEEP, 1, HEADS, head.log, head.n, f"{head.n} {head.hash} {seal}")
+                self._keep(keys=[HEADS], args=[head.log, head.n, f"{head.n} {head.hash} {seal}"])
                 if self._stream:
                     self._redis.xadd(self._stream, {"line": line}, maxlen=_STREAM_KEPT, approximate=True)
         except ServiceError as error:

@@ -73,6 +73,11 @@ def digits_of_intent(intent_id: str) -> str:
     return match[1]
 
 
+def session_of(intent_id: str) -> str:
+    """The id of an intent's session. Raises IntentNotFoundError."""
+    return f"ses_{digits_of_intent(intent_id)}"
+
+
 def require_idempotency_key(key: str) -> None:
     """Refuse a caller's key that cannot name an execution. Raises LedgerInputError."""
     if not 1 <= len(key) <= _MAX_IDEMPOTENCY_KEY or not key.isprintable():

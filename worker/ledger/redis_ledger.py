@@ -675,8 +675,7 @@ class RedisLedger:
     def _tell(self, event: str, intent_id: str, **facts: object) -> None:
         """A line of the audit trail about what has happened."""
         if self._audit is not None:
-            session_id = f"ses_{keys.digits_of_intent(intent_id)}"
-            self._audit.tell(event, intent_id=intent_id, session_id=session_id, **facts)
+            self._audit.tell(event, intent_id=intent_id, session_id=keys.session_of(intent_id), **facts)
 
     def _tell_signing(self, intent_id: str, who: str, fields: Mapping[str, str]) -> None:
         """The line of a signature, on disk before anybody else can have it. Raises AuditError."""
@@ -684,7 +683,7 @@ class RedisLedger:
             self._audit.write(
                 "signing",
                 intent_id=intent_id,
-                session_id=f"ses_{keys.digits_of_intent(intent_id)}",
+                session_id=keys.session_of(intent_id),
                 who=who,
                 digests=fields.get("signed_digests", ""),
                 keys=fields.get("key_versions", ""),

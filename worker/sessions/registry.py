@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import cast
 
 import redis
@@ -44,6 +45,8 @@ __all__ = ["SessionRegistry", "session_id"]
 SESSIONS = "sx:sessions"
 _NO_GUARDRAILS = Guardrails()
 _ACCEPTED_FIELD = "accepted"
+#: Sessions that a process computes once as long as their files stay as they are; each takes some 100 kB.
+_COMPUTED_KEPT = 256
 
 _SESSION = re.compile(r"ses_([0-9a-f]{16})", re.ASCII)
 
@@ -217,23 +220,6 @@ class SessionRegistry:
                 if there
             )
 
-    def is_paused(self, session: str) -> bool:
-        """Whether an operator has stopped the session; quicker than ``get``, which also computes it anew.
-
-        Anything but a clear no counts as paused.
-
-        Raises:
-            SessionNotFoundError: none is registered under the id.
-            SessionForgedError: it was changed by somebody else.
-            SessionStoreUnavailableError: Redis did not answer.
-        """
-        key = _key(_digits(session))
-        with self._named_errors(session):
-            stored = self._hashes.read(key, session)
-        if not stored:
-            raise _not_found(session)
-        return stored.get("paused") != "0"
-
     def rules(self, session: str) -> Mapping[str, ScopeRules]:
         """A session's guardrails by scope, as they are now; quicker than ``get``.
 
@@ -358,6 +344,13 @@ class SessionRegistry:
             ) from error
 
 
+@lru_cache(maxsize=_COMPUTED_KEPT)
+def _computed(text: str) -> tuple[RegisteredSession, str]:
+    """What a file's text stands for, and its fingerprint: of the same text always the same. Raises SessionError."""
+    session = recompute(load_session_file(text))
+    return session, session.fingerprint().hex()
+
+
 def _restore(name: str, stored: Mapping[str, str]) -> RegisteredSession:
     """The session out of its hash, if it is still the one that was registered."""
     missing = {"file", "sha256", "fingerprint", "paused"} - stored.keys()
@@ -368,12 +361,12 @@ def _restore(name: str, stored: Mapping[str, str]) -> RegisteredSession:
     if stored["paused"] not in {"0", "1"}:
         raise _corrupt(name, "paused is neither 0 nor 1")
     try:
-        session = recompute(load_session_file(stored["file"]))
+        session, fingerprint = _computed(stored["file"])
     except SessionError as error:
         raise _corrupt(name, f"its file is refused: {error}") from error
     if session.session_id != name:
         raise _corrupt(name, f"its file gives the id {session.session_id}")
-    if session.fingerprint().hex() != stored["fingerprint"]:
+    if fingerprint != stored["fingerprint"]:
         raise _corrupt(name, "its file gives another session than the one that was registered")
     return replace(
         session,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from worker.signing import values
 from worker.signing.contracts import SMART_SESSION_EMISSARY
@@ -14,6 +15,7 @@ from worker.signing.structs import EnableData, HashAndChainId, SessionData
 _EMPTY_SIGNATURE = bytes(65)
 
 
+@lru_cache(maxsize=256)
 def mock_signature(session: SessionData, chain_id: int, chain_count: int = 1) -> bytes:
     """``emissary ‖ ENABLE form`` of the session with signatures of zeros, as SDK 1.15.0 mocks every session.
 
