@@ -15,8 +15,8 @@ from structlog.typing import Processor
 from config.redaction import Redactor, text_secrets
 from config.settings import Settings, SettingsError, get_settings
 
-#: Libraries that say of each request what our own metrics and traces say; several lines for each intent.
-_CHATTY = ("httpx",)
+#: These say of each request and message what our own lines, metrics and traces say; several lines for each intent.
+_CHATTY = ("httpx", "celery.app.trace", "celery.worker.strategy")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import redis
@@ -49,6 +49,30 @@ class LedgerStatus:
     loss: str
     who: str = ""
     at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One look at Redis, and what this machine knew before it.
+
+    Attributes:
+        values: the hash.
+        known: the epoch that this machine follows.
+        numbers: session digits, our mark, the number in Redis.
+    """
+
+    values: dict[str, str]
+    known: str
+    numbers: tuple[tuple[str, int, int], ...]
+
+    def forgotten(self) -> str:
+        """What Redis knows less of than this machine, ``""`` for nothing."""
+        for digits, mark, seq in self.numbers:
+            if seq < mark:
+                return (
+                    f"it is at change {seq} of session ses_{digits}, and this machine has seen change {mark}"
+                )
+        return ""
 
 
 class LedgerEpoch:
@@ -88,10 +112,10 @@ class LedgerEpoch:
         self._require(self._marks.sessions(), who, now_ms)
 
     def _require(self, sessions: Sequence[str], who: str, now_ms: int) -> None:
-        values = self._values()
-        if not values.get("epoch") and not values.get("lost") and not self._marks.epoch():
-            values = self._name_it()
-        status = self._status(values, sessions)
+        seen = self._look(sessions)
+        if not seen.values.get("epoch") and not seen.values.get("lost") and not seen.known:
+            seen = replace(seen, values=self._name_it())
+        status = self._status(seen)
         if not status.loss:
             if status.known != status.epoch:
                 self._marks.adopt(status.epoch)
@@ -106,7 +130,7 @@ class LedgerEpoch:
         Raises:
             StateDirError, LedgerUnavailableError
         """
-        return self._status(self._values(), self._marks.sessions())
+        return self._status(self._look(self._marks.sessions()))
 
     def confirm(self, *, who: str, why: str, now_ms: int) -> str:
         """A person says that what Redis holds now is the truth: a new epoch, which every machine adopts.
@@ -123,8 +147,8 @@ class LedgerEpoch:
             LedgerInputError: nothing is lost.
             StateDirError, LedgerUnavailableError
         """
-        values = self._values()
-        status = self._status(values, self._marks.sessions())
+        seen = self._look(self._marks.sessions())
+        values, status = seen.values, self._status(seen)
         if not status.loss:
             raise LedgerInputError("is whole: nothing to confirm", field="ledger", fix="nothing to do")
         if not why.strip() or len(why) > _MAX_WHY:
@@ -152,24 +176,19 @@ class LedgerEpoch:
         log.warning("ledger confirmed", who=who, why=why, epoch=epoch)
         return epoch
 
-    def _values(self) -> dict[str, str]:
-        with connection.named_errors(self._where, writes=False):
-            return cast("dict[str, str]", self._redis.hgetall(keys.LEDGER))
-
-    def _forgotten(self, sessions: Sequence[str]) -> str:
-        """What Redis knows less of than this machine, ``""`` for nothing."""
-        known = {digits: self._marks.seq(digits) for digits in sessions}
+    def _look(self, sessions: Sequence[str]) -> _Seen:
+        """Our marks first: what another process changes meanwhile must not look like a loss."""
+        known = self._marks.epoch()
+        marks = [self._marks.seq(digits) for digits in sessions]
         with connection.named_errors(self._where, writes=False):
             pipe = self._redis.pipeline(transaction=False)
-            for digits in known:
+            pipe.hgetall(keys.LEDGER)
+            # after the epoch: a loss in between shows in the numbers
+            for digits in sessions:
                 pipe.hget(keys.of_session(digits, "counts"), "seq")
-            found = [int(text or "0") for text in cast("list[str | None]", pipe.execute())]
-        for (digits, mark), seq in zip(known.items(), found, strict=True):
-            if seq < mark:
-                return (
-                    f"it is at change {seq} of session ses_{digits}, and this machine has seen change {mark}"
-                )
-        return ""
+            values, *found = pipe.execute()
+        seqs = [int(text or "0") for text in found]
+        return _Seen(values, known, tuple(zip(sessions, marks, seqs, strict=True)))
 
     def _name_it(self) -> dict[str, str]:
         """The first worker of a new ledger; of several at once one wins."""
@@ -177,8 +196,10 @@ class LedgerEpoch:
             self._redis.hsetnx(keys.LEDGER, "epoch", secrets.token_hex(16))
             return cast("dict[str, str]", self._redis.hgetall(keys.LEDGER))
 
-    def _status(self, values: dict[str, str], sessions: Sequence[str]) -> LedgerStatus:
-        epoch, known = values.get("epoch", ""), self._marks.epoch()
+    @staticmethod
+    def _status(seen: _Seen) -> LedgerStatus:
+        values, known = seen.values, seen.known
+        epoch = values.get("epoch", "")
         notice = _notice(values)
         if notice and notice.get("under") == epoch:
             return LedgerStatus(
@@ -187,8 +208,7 @@ class LedgerEpoch:
         if not known or known in values.get("replaces", "").split():
             return LedgerStatus(epoch, known, "")
         if known == epoch:
-            # read after the epoch: a loss in between shows in the numbers
-            return LedgerStatus(epoch, known, self._forgotten(sessions))
+            return LedgerStatus(epoch, known, seen.forgotten())
         has = f"the ledger in Redis is {epoch[:8]}" if epoch else "Redis holds no ledger any more"
         return LedgerStatus(epoch, known, f"{has}, and this machine has worked with {known[:8]}")
 

@@ -53,7 +53,7 @@ class TestLastLines:
         assert re.fullmatch(rf"key_fetch_ms_p50={NUMBER}", last_line(capsys))
 
     def test_the_whole_pipeline_against_the_sdk(
-        self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer
+        self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer, vault_server: VaultServer
     ) -> None:
         sdk_dir()
         redis_server.process()

@@ -33,6 +33,7 @@ READS: dict[str, Callable[[ChainReader], object]] = {
     "require_chain": lambda chain: chain.require_chain(),
     "call": lambda chain: chain.call(TOKEN, b"\x12\x34\x56\x78"),
     "latest_block_time": lambda chain: chain.latest_block_time(),
+    "call_and_time": lambda chain: chain.call_and_time(TOKEN, b"\x12\x34\x56\x78"),
     "has_code": lambda chain: chain.has_code(TOKEN),
     "erc20_balance": lambda chain: chain.erc20_balance(TOKEN, ACCOUNT),
     "erc20_decimals": lambda chain: chain.erc20_decimals(TOKEN),
@@ -69,6 +70,8 @@ class TestRealChain:
         assert chain.erc20_balance(USDC, ACCOUNT) == 12_345_678 == devnet.usdc_balance(ACCOUNT)
         assert chain.erc20_balance(USDC, NOBODY) == 0
         assert chain.erc20_decimals(USDC) == 6
+        called, time_s = chain.call_and_time(USDC, bytes.fromhex("313ce567"))
+        assert (int.from_bytes(called, "big"), time_s) == (6, chain.latest_block_time())
         assert chain.has_code(USDC)
         assert chain.has_code(ACCOUNT)
         assert not chain.has_code(NOBODY)
@@ -256,6 +259,71 @@ NONSENSE: list[bytes] = [
         ]
     ),
 ]
+
+
+class TestBatches:
+    """A call and the block's time in one exchange, whatever an endpoint makes of that."""
+
+    CALLED, BLOCK = "0x" + "11" * 32, {"timestamp": "0x65"}
+    BOTH = (bytes.fromhex("11" * 32), 0x65)
+
+    def ask(self, *replies: bytes) -> tuple[bytes, int]:
+        with raw_http(_after_chain_id(*replies)) as server:
+            return _reader(server.url).call_and_time(TOKEN, b"")
+
+    def of(self, number: int, value: Any) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": number, "result": value}
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_in_whatever_order_they_come(self, first: int) -> None:
+        replies = [self.of(1, self.CALLED), self.of(2, self.BLOCK)]
+        assert self.ask(reply(200, [replies[first], replies[1 - first]])) == self.BOTH
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            reply(200, {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no batches"}}),
+            reply(400, {"error": "no batches"}),
+            reply(405, {}),
+            reply(200, []),
+            reply(200, [{"jsonrpc": "2.0", "id": 1, "result": "0x"}]),
+            reply(200, ["no", "reply"]),
+            reply(200, [{"id": 1}, {"id": "x"}]),
+        ],
+    )
+    def test_an_endpoint_without_batches_is_asked_twice_from_then_on(self, refusal: bytes) -> None:
+        single = (reply(200, _result(self.CALLED)), reply(200, _result(self.BLOCK)))
+        with raw_http(_after_chain_id(refusal, *single, *single)) as server:
+            chain = _reader(server.url)
+            assert chain.call_and_time(TOKEN, b"") == self.BOTH
+            assert chain.call_and_time(TOKEN, b"") == self.BOTH
+
+    @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+    def test_any_other_refusal_is_one(self, status: int) -> None:
+        good = reply(200, [self.of(1, self.CALLED), self.of(2, self.BLOCK)])
+        with raw_http(_after_chain_id(reply(status, {}), good)) as server:
+            chain = _reader(server.url)
+            with pytest.raises(ChainError, match=f"HTTP {status}"):
+                chain.call_and_time(TOKEN, b"")
+            assert chain.call_and_time(TOKEN, b"") == self.BOTH
+
+    @pytest.mark.parametrize(
+        "replies",
+        [
+            [{"id": 1, "result": BLOCK}, {"id": 2, "result": CALLED}],
+            [{"id": 1, "result": CALLED}, {"id": 2, "result": None}],
+            [{"id": 1, "result": CALLED}, {"id": 2}],
+            [{"id": 1, "result": CALLED}, {"id": 2, "error": {"code": -32000, "message": "pruned"}}],
+        ],
+    )
+    def test_a_reply_that_is_none_is_no_answer(self, replies: list[Any]) -> None:
+        with pytest.raises(ChainError):
+            self.ask(reply(200, replies))
+
+    def test_a_reverted_call_is_told(self) -> None:
+        reverted = {"id": 1, "error": {"code": 3, "message": "execution reverted"}}
+        with pytest.raises(CallRevertedError):
+            self.ask(reply(200, [reverted, self.of(2, self.BLOCK)]))
 
 
 class TestNonsense:

@@ -16,8 +16,15 @@ def freeze(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, *, chain_ahead_s
     """Our clock stands still, and the latest block is so many seconds ahead of it (or behind); our second."""
     now_s = int(time.time())
     monkeypatch.setattr(pipeline.runtime, "now_ms", lambda: now_s * 1000 + 999)
-    monkeypatch.setattr(pipeline.runtime.chain, "latest_block_time", lambda: now_s + chain_ahead_s)
+    chain_says(pipeline, monkeypatch, now_s + chain_ahead_s)
     return now_s
+
+
+def chain_says(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, time_s: int) -> None:
+    """The latest block is of that second."""
+    chain = pipeline.runtime.chain
+    ask = chain.call
+    monkeypatch.setattr(chain, "call_and_time", lambda to, data: (ask(to, data), time_s))
 
 
 @pytest.mark.parametrize("ahead_s", [60, -60])
@@ -59,7 +66,7 @@ def test_the_window_must_be_open_by_the_chains_clock(
     now_s = freeze(pipeline, monkeypatch, chain_ahead_s=ahead_s)
     session = pipeline.approve(valid_for_s=10)
     left_s = session.expires_s - now_s
-    monkeypatch.setattr(pipeline.runtime.chain, "latest_block_time", lambda: now_s + left_s + ahead_s - 10)
+    chain_says(pipeline, monkeypatch, now_s + left_s + ahead_s - 10)
     # the quote and the margin must not be what decides
     monkeypatch.setattr(pipeline.runtime.settings, "execution_margin_s", -1_000_000)
     intent_id = pipeline.submit("a", session_id=session.session_id)

@@ -371,13 +371,13 @@ class TestTime:
     ) -> None:
         intent_id = pipeline.submit("a")
         pipeline.step()
-        ask = pipeline.runtime.chain.latest_block_time
+        ask = pipeline.runtime.chain.call_and_time
 
-        def slow() -> int:
+        def slow(to: str, data: bytes) -> tuple[bytes, int]:
             hold(pipeline, recipients=[])
-            return ask()
+            return ask(to, data)
 
-        monkeypatch.setattr(pipeline.runtime.chain, "latest_block_time", slow)
+        monkeypatch.setattr(pipeline.runtime.chain, "call_and_time", slow)
         pipeline.step()
         assert pipeline.state(intent_id) is State.QUEUED
         monkeypatch.undo()

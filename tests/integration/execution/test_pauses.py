@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.support.pipeline import Pipeline
@@ -60,16 +58,16 @@ def test_a_pause_in_the_middle_of_the_last_stage_is_obeyed(
     """The chain takes long to answer, and meanwhile an operator stops it."""
     intent_id = pipeline.submit("a")
     pipeline.step()
-    ask: Callable[[], int] = pipeline.runtime.chain.latest_block_time
+    ask = pipeline.runtime.chain.call_and_time
 
-    def slow() -> int:
+    def slow(to: str, data: bytes) -> tuple[bytes, int]:
         if how == "switch":
             stop(pipeline, EVERYTHING)
         else:
             pipeline.runtime.sessions.set_paused(pipeline.session.session_id, paused=True)
-        return ask()
+        return ask(to, data)
 
-    monkeypatch.setattr(pipeline.runtime.chain, "latest_block_time", slow)
+    monkeypatch.setattr(pipeline.runtime.chain, "call_and_time", slow)
     assert pipeline.step() == ("sign", intent_id)
     record = pipeline.ledger.get(intent_id)
     assert record.state is State.REJECTED
