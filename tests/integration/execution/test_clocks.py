@@ -23,8 +23,11 @@ def freeze(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, *, chain_ahead_s
 def chain_says(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, time_s: int) -> None:
     """The latest block is of that second."""
     chain = pipeline.runtime.chain
-    ask = chain.call
-    monkeypatch.setattr(chain, "call_and_time", lambda to, data: (ask(to, data), time_s))
+
+    def call_and_time(to: str, data: bytes) -> tuple[bytes, int]:
+        return chain.call(to, data), time_s
+
+    monkeypatch.setattr(chain, "call_and_time", call_and_time)
 
 
 @pytest.mark.parametrize("ahead_s", [60, -60])
