@@ -26,19 +26,26 @@ _EVERY_S = 1.0
 @app.command("run")
 def run_notifier(
     once: Annotated[bool, typer.Option("--once", help="One round, then end.")] = False,
+    idle: Annotated[
+        bool,
+        typer.Option("--idle", help="Without a channel wait until interrupted; for supervisors."),
+    ] = False,
 ) -> None:
     """Send notifications until interrupted. A process of its own; several may run, each message is sent by one."""
     from worker.execution.notify import Notifier
 
     services = runtime()
+    if idle and services.settings.notifications_file is None:
+        # a supervisor would take an end for a crash, and some end all other processes with it
+        note("nobody is told anything: SESSION_EXECUTOR_NOTIFICATIONS_FILE names no channel")
+        _stopped().wait()
+        return
     notifier = _notifier(services)
     if once:
         new, arrived = notifier.step()
         print_line(f"{new} new, {arrived} arrived")
         return
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+    stop = _stopped()
     assert isinstance(notifier, Notifier)
     note(f"telling {', '.join(notifier.channels)}")
     while not stop.is_set():
@@ -47,6 +54,14 @@ def run_notifier(
         except ServiceError as error:
             note(f"not told yet: {error}")
         stop.wait(_EVERY_S)
+
+
+def _stopped() -> threading.Event:
+    """Set by SIGTERM and SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop
 
 
 @app.command("list")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import PREFIX, Run, submit
+from tests.support.e2e import COMMAND
 from tests.support.http_stub import Answer, http_stub
 
 SECRET = "whsec_" + base64.b64encode(hashlib.sha256(b"a webhook of the tests").digest()).decode()
@@ -44,3 +48,21 @@ def test_test_run_list_and_retry(
         assert command("notifications", "test")[:2] == (1, "ops failed: ops answers 500\n")
     shown = "".join(command("notifications", *arguments)[1] for arguments in (("list",), ("list", "--json")))
     assert SECRET not in shown
+
+
+def test_under_a_supervisor_it_waits_for_a_channel_and_ends_when_told(environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        [COMMAND, "notifications", "run", "--idle"],
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert "nobody is told anything" in process.stderr.readline()
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -13,7 +13,7 @@ from tests.support.compose import ROOT
 
 EXAMPLE = ROOT / ".env.example"
 PREFIX = "SESSION_EXECUTOR_"
-COMPOSE_ONLY = {"REDIS_PASSWORD", "STRATEGIES_FILE"}
+COMPOSE_ONLY = {"REDIS_PASSWORD", "STRATEGIES_FILE", "COMPOSE_PROFILES", "NOTIFICATIONS_FILE"}
 _LINE = re.compile(r"(?:# )?([A-Z][A-Z0-9_]+)=(.*)")
 
 

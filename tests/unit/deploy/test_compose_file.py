@@ -25,7 +25,7 @@ VARIABLES = {
     "SESSION_EXECUTOR_RPC_URL": "http://rpc.test:8545",
     "SESSION_EXECUTOR_ORCHESTRATOR_API_KEY": "test-api-key",
 }
-OURS = ("vault-bootstrap", "worker", "signer", "beat", "operator")
+OURS = ("vault-bootstrap", "worker", "signer", "beat", "notifications", "operator")
 SERVICES = {"redis", "vault", *OURS}
 
 
@@ -144,7 +144,8 @@ class TestLeastPrivilege:
         }
         assert holders == {
             "signer-credentials": {"signer", "vault-bootstrap"},
-            "worker-credentials": {"worker", "vault-bootstrap"},
+            # who tells others what happened reads sealed records, and no keys
+            "worker-credentials": {"worker", "notifications", "vault-bootstrap"},
             "operator-credentials": {"operator", "vault-bootstrap"},
             "vault-init": {"vault-bootstrap"},
         }
@@ -163,6 +164,15 @@ class TestLeastPrivilege:
         beat = compose.service("beat")
         assert not any(word in name for name in beat.env for word in ("VAULT", "KEY", "ORCHESTRATOR", "RPC"))
         assert compose.document["services"]["beat"]["networks"] == ["backend"]
+
+    def test_who_tells_others_is_started_when_asked_for_and_cannot_trade(self, compose: Compose) -> None:
+        assert compose.document["services"]["notifications"]["profiles"] == ["notifications"]
+        service = compose.service("notifications")
+        assert not any("ORCHESTRATOR" in name for name in service.env)
+        assert service.working_dir == "/credentials/worker"
+        given = VARIABLES | {"NOTIFICATIONS_FILE": "./mine.toml"}
+        mounts = Compose(given).service("notifications").mounts
+        assert mounts[service.env["SESSION_EXECUTOR_NOTIFICATIONS_FILE"]] == "./mine.toml"
 
     def test_redis_and_vault_are_reached_from_inside_only(self, compose: Compose) -> None:
         assert compose.document["networks"]["backend"]["internal"] is True
@@ -197,7 +207,7 @@ class TestProcfile:
     def test_compose_runs_what_the_procfile_runs(self, compose: Compose) -> None:
         lines = (ROOT / "Procfile").read_text().splitlines()
         commands: Mapping[str, str] = dict(line.split(": ", 1) for line in lines)
-        assert set(commands) == {"worker", "signer", "beat"}
+        assert set(commands) == {"worker", "signer", "beat", "notifications"}
         for name, command in commands.items():
             assert compose.document["services"][name]["command"] == command
             assert list(compose.service(name).command) == shlex.split(command)
