@@ -15,7 +15,7 @@ from worker.devnet.stack import Child, Stack
 from worker.execution.dispatch import celery_app
 from worker.intents.states import State
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 EVERY_S = 2
 
 
@@ -120,6 +120,60 @@ def test_beats_die_and_lose_their_lock_and_no_slot_is_lost_or_doubled(scheduled:
         assert "ACCEPT_CELERY_REQUESTS" in scheduled.command("poison", "--kind", "refused-request")
     finally:
         second.stop()
+
+
+def test_two_beats_and_two_sweeps_execute_twenty_slots_twenty_times(
+    make_stack: Callable[..., Stack], redis_url: str
+) -> None:
+    names, each = ("one", "two", "three", "four"), 5
+    slots = len(names) * each
+    # the sweeps are fast: what is still being done is sent again, by either of the two
+    hasty = {"tick_ms": "100", "stuck_after_ms": "300"}
+    scheduled = Scheduled(make_stack(workers=2, settings=hasty), redis_url)
+    stack, trader = scheduled.stack, scheduled.trader
+    before = stack.devnet.usdc_balance(RECIPIENT)
+    first = stack.start_beat()
+    first.wait_for("Acquired lock")
+    second = Child("beat-2", first.command, stack.environment, stack.directory)
+    app = celery_app(stack.settings)
+    client = redis.Redis.from_url(redis_url)
+    lost = time.monotonic()
+
+    def disturbed(done: Callable[[], bool]) -> Callable[[], bool]:
+        """Meanwhile the lock goes from one beat to the other, and every wake-up comes as from two that both hold it."""
+
+        def look() -> bool:
+            nonlocal lost
+            for _ in range(2):
+                app.send_task("tasks.wake_strategies", queue="prepare", expires=10)
+            if time.monotonic() - lost > 1:
+                lost = time.monotonic()
+                client.delete("sx:redbeat::lock")
+            return done()
+
+        return look
+
+    try:
+        scheduled.add(*names, catch_up='"all"', max_lateness_s="600", max_executions=str(each))
+        trader.wait_until(
+            disturbed(lambda: all(len(scheduled.fired(name)) == each for name in names)), timeout_s=240
+        )
+        ids = [record.intent_id for record in trader.runtime.ledger.list_intents(limit=1_000)]
+        records = trader.wait(ids, timeout_s=240)
+        # further slots come, and beats and sweeps go on
+        ends = time.monotonic() + 5
+        trader.wait_until(disturbed(lambda: time.monotonic() > ends))
+        trader.wait_until(lambda: taken(first) >= 1 and taken(second) >= 1)
+    finally:
+        second.stop()
+    assert [record.state for record in records] == [State.COMPLETED] * slots
+    assert len(trader.runtime.ledger.list_intents(limit=1_000)) == slots
+    assert trader.executed() == slots
+    assert stack.devnet.usdc_balance(RECIPIENT) - before == slots
+    assert trader.budget(scheduled.session) == (slots, 0)
+    for name in names:
+        scheduled.every_slot_once(name)
+        assert scheduled.missed(name) == []
 
 
 def test_no_beat_for_three_slots_and_no_worker_for_ten(scheduled: Scheduled) -> None:
