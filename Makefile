@@ -7,7 +7,7 @@ SOURCES := worker tasks config tests benchmarks
 TEST_PROCESSES ?= 4
 
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos restarts bench bench-sign bench-policy
-.PHONY: bench-keys bench-memory vault vault-faults lock clean
+.PHONY: bench-keys bench-memory vault vault-faults leaks lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -82,6 +82,9 @@ vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 
 vault-faults: $(VENV)/dev.stamp ## trades while Vault's tokens end, and while it is sealed, killed, busy: the long forms (some 3 minutes)
 	VAULT_FAULTS=long $(BIN)/pytest -q --durations=0 tests/integration/execution/test_vault_trades.py tests/e2e/test_vault_outages.py
+
+leaks: $(VENV)/dev.stamp ## crashes at every step at DEBUG, then every place is searched for every secret (some 6 minutes)
+	@$(BIN)/python -m tests.leaks.run
 
 lock: $(VENV)/dev.stamp ## resolve the lock files again
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

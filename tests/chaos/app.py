@@ -6,7 +6,9 @@ with a file ``<intent id>.<point>.<n>`` in the folder ``CHAOS_DIR``, whose text 
 - ``child``       SIGKILL of this pool process,
 - ``tree``        SIGKILL of the worker with all of its pool,
 - ``tell``        the driver is told and does its worst; this process goes on when it is done,
-- ``tell child``  the same, and then SIGKILL of this pool process.
+- ``tell child``  the same, and then SIGKILL of this pool process,
+- ``raise``       an error that nobody expects,
+- ``abort``       SIGABRT, after which the kernel would write a core file.
 
 An armed place is used up by whoever comes first: the file is renamed, and a rename succeeds once.
 """
@@ -28,6 +30,7 @@ from worker.execution import watch
 from worker.execution.attempt import Attempt
 from worker.intents.states import State
 from worker.keys.keystore import KeystoreFiles
+from worker.keys.vault import VaultKeyStore
 from worker.ledger.redis_ledger import RedisLedger
 from worker.orchestrator.alps import AlpsOrchestrator
 
@@ -59,6 +62,10 @@ def _hit(point: str, intent_id: str) -> None:
             os.killpg(os.getpgrp(), signal.SIGKILL)
         if what.endswith("child"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "abort":
+            os.abort()
+        if what == "raise":
+            raise RuntimeError(point)
         return
 
 
@@ -151,6 +158,7 @@ _wrap(AlpsOrchestrator, "quote", _quote)
 _wrap(AlpsOrchestrator, "submit", _submit)
 _wrap(AlpsOrchestrator, "status", _status)
 _wrap(KeystoreFiles, "get", _key)
+_wrap(VaultKeyStore, "get", _key)
 _wrap(watch, "poll", _poll)
 for mutation in filter(None, os.environ.get("CHAOS_MUTATION", "").split(",")):
     MUTATIONS[mutation]()

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from config.settings import Settings
+from config.settings import SECRET_FILES, Settings
 from worker.devnet.devnet import Devnet, start_devnet
 from worker.devnet.errors import DevnetError
 from worker.devnet.valkey import LocalRedis
@@ -137,6 +137,7 @@ class Stack:
         app: the Celery app that workers and beat run: a module with ``tasks.app`` inside.
         environment: further environment variables of the processes.
         child: how a process is started.
+        secrets_in_files: whether secret settings come to the processes as files, so that no environment holds one.
 
     Raises:
         LocalRedisError, DevnetError: something does not come up.
@@ -155,8 +156,10 @@ class Stack:
         app: str = "tasks.app",
         environment: Mapping[str, str] | None = None,
         child: type[Child] = Child,
+        secrets_in_files: bool = False,
     ) -> None:
         self.directory = directory
+        self._secrets_in_files = secrets_in_files
         self._child = child
         self._app = app
         self._stack = contextlib.ExitStack()
@@ -249,9 +252,12 @@ class Stack:
         return [sys.executable, "-m", "celery", "-A", self._app, command]
 
     def _write_passphrase(self) -> Path:
-        path = self.directory / "passphrase"
+        return self._write_secret("passphrase", secrets.token_hex(32))
+
+    def _write_secret(self, name: str, text: str) -> Path:
+        path = self.directory / name
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+            file.write(text)
         return path
 
     def _environment(self, redis_url: str, settings: Mapping[str, str]) -> dict[str, str]:
@@ -266,4 +272,8 @@ class Stack:
             "STATE_DIR": str(self.directory / "state"),
             "KEYSTORE_PASSPHRASE_FILE": str(self._passphrase_file),
         } | {name.upper(): value for name, value in settings.items()}
+        for name in map(str.upper, SECRET_FILES if self._secrets_in_files else ()):
+            if name in own:
+                path = self._write_secret(f"secret-{name.lower()}", own.pop(name))
+                own[f"{name}_FILE"] = str(path)
         return clean_environment({PREFIX + name: value for name, value in own.items()})
