@@ -181,6 +181,10 @@ class Settings(BaseSettings):
     vault_records_path: str = Field(
         "session-executor/records", description="Path below the mount of the keys that seal records."
     )
+    vault_transit_key: str = Field(
+        "", description="Name of a Transit key: session keys are stored as its ciphertext; none if empty."
+    )
+    vault_transit_mount: str = Field("transit", description="Mount of the Transit engine.")
     vault_timeout_s: float = Field(5.0, description="Bound on one Vault request.", gt=0)
 
     # --- time limits; the sentence says where each number comes from

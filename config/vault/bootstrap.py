@@ -13,6 +13,9 @@ the root token) and a sealed one unsealed: for one machine without a KMS, as in 
 ``--rotate-record-key`` adds a key that seals records from then on; ``--drop-old-record-keys`` takes all others away, after
 `session-executor ledger seal` has sealed everything with the newest one.
 
+``--transit-key NAME`` makes a Transit key under which session keys are stored from then on (docs/vault.md), and the
+policy and AppRole ``wrapper``, for `session-executor keys wrap`.
+
 Nothing secret is printed.
 """
 
@@ -37,6 +40,9 @@ import requests
 
 KINDS = ("signer", "worker", "enqueuer", "operator", "custodian")
 """Who works with a Vault. Each has the policy ``config/vault/<kind>.hcl`` and the AppRole of the same name."""
+
+WRAPPER = "wrapper"
+"""The kind that exists only with a Transit key."""
 
 TOKEN_TTL, TOKEN_MAX_TTL = "1h", "24h"
 """A stolen worker token is good for an hour unless it is renewed, and never for more than a day."""
@@ -63,6 +69,8 @@ class Options:
     mount: str = "secret"
     prefix: str = "session-keys"
     records_path: str = "session-executor/records"
+    transit_mount: str = "transit"
+    transit_key: str = ""
     rotate_record_key: bool = False
     drop_old_record_keys: bool = False
     signer_env: Path | None = None
@@ -70,6 +78,7 @@ class Options:
     enqueuer_env: Path | None = None
     operator_env: Path | None = None
     custodian_env: Path | None = None
+    wrapper_env: Path | None = None
     init_file: Path | None = None
     audit_file: str = ""
     secret_id_ttl: str = "0"  # noqa: S105 - a duration
@@ -81,13 +90,32 @@ def name_of(kind: str) -> str:
     return f"session-executor-{kind}"
 
 
-def policy(kind: str, mount: str, prefix: str, records: str = "session-executor/records") -> str:
+def policy(
+    kind: str,
+    mount: str,
+    prefix: str,
+    records: str = "session-executor/records",
+    *,
+    transit_mount: str = "transit",
+    transit_key: str = "session-keys",
+) -> str:
     """The policy file of ``kind`` with the default mount and paths replaced."""
-    for what, value in (("mount", mount), ("prefix", prefix), ("records path", records)):
+    for what, value in (
+        ("mount", mount),
+        ("prefix", prefix),
+        ("records path", records),
+        ("transit mount", transit_mount),
+        ("transit key", transit_key),
+    ):
         if not _PATH.fullmatch(value) or ".." in value:
             raise BootstrapError(f"{what} '{value}' is not a path of letters, digits, - _ . and /")
     text = (_HERE / f"{kind}.hcl").read_text()
     text = re.sub(r'path "secret/(data|metadata|destroy)/session-keys', rf'path "{mount}/\1/{prefix}', text)
+    text = re.sub(
+        r'path "transit/(encrypt|decrypt|rewrap)/session-keys"',
+        rf'path "{transit_mount}/\1/{transit_key}"',
+        text,
+    )
     return text.replace('path "secret/data/session-executor/records"', f'path "{mount}/data/{records}"')
 
 
@@ -118,21 +146,34 @@ def bootstrap(options: Options, token: str = "") -> list[str]:
     _wait(client.auth.token.lookup_self, options.wait_s, "Vault does not accept the token")
     _audit(client, options.audit_file, done)
     _mount(client, options, done)
-    for kind in KINDS:
+    _transit(client, options, done)
+    kinds = (*KINDS, WRAPPER) if options.transit_key else KINDS
+    for kind in kinds:
         client.sys.create_or_update_policy(
-            name_of(kind), policy(kind, options.mount, options.prefix, options.records_path)
+            name_of(kind),
+            policy(
+                kind,
+                options.mount,
+                options.prefix,
+                options.records_path,
+                transit_mount=options.transit_mount,
+                transit_key=options.transit_key or "session-keys",
+            ),
         )
         done.append(f"policy {name_of(kind)} written")
     _record_keys(client, options, done)
-    _roles(client, options, done)
+    _roles(client, options, kinds, done)
     wanted = (
         options.signer_env,
         options.worker_env,
         options.enqueuer_env,
         options.operator_env,
         options.custodian_env,
+        options.wrapper_env,
     )
-    for kind, path in zip(KINDS, wanted, strict=True):
+    if options.wrapper_env is not None and not options.transit_key:
+        raise BootstrapError("--wrapper-env is for --transit-key: give both")
+    for kind, path in zip((*KINDS, WRAPPER), wanted, strict=True):
         if path is not None:
             _credentials(client, options, name_of(kind), path, done)
     return done
@@ -232,6 +273,37 @@ def _mount(client: hvac.Client, options: Options, done: list[str]) -> None:
     done.append(f"KV v2 is mounted at {options.mount}")
 
 
+def _transit(client: hvac.Client, options: Options, done: list[str]) -> None:
+    """The Transit engine and the key under which session keys are stored; one that was made otherwise is refused."""
+    name, mount = options.transit_key, options.transit_mount
+    if not name:
+        return
+    if "/" in name:
+        raise BootstrapError(f"transit key '{name}' is not a name of letters, digits, - _ and .")
+    mounts = cast(dict[str, Any], client.sys.list_mounted_secrets_engines())["data"]
+    found = cast(dict[str, Any] | None, mounts.get(f"{mount}/"))
+    if found is None:
+        client.sys.enable_secrets_engine("transit", path=mount, description="encrypts session keys")
+        done.append(f"Transit mounted at {mount}")
+    elif found.get("type") != "transit":
+        raise BootstrapError(f"the mount {mount} exists and is not Transit: choose another one")
+    transit = client.secrets.transit
+    try:
+        transit.read_key(name, mount_point=mount)
+    except hvac.exceptions.InvalidPath:
+        # derived: the context, which is the session key's address, must be the same when it is decrypted
+        transit.create_key(
+            name, derived=True, convergent_encryption=False, exportable=False, mount_point=mount
+        )
+        done.append(f"Transit key {mount}/keys/{name} made")
+    key = cast(dict[str, Any], transit.read_key(name, mount_point=mount))["data"]
+    if not key.get("derived") or key.get("convergent_encryption"):
+        raise BootstrapError(f"the Transit key {name} is not derived, or convergent: choose another name")
+    if key.get("exportable") or key.get("allow_plaintext_backup"):
+        raise BootstrapError(f"the Transit key {name} can be exported: choose another name")
+    done.append(f"session keys are encrypted by {mount}/keys/{name}, version {key['latest_version']}")
+
+
 def _record_keys(client: hvac.Client, options: Options, done: list[str]) -> None:
     """The keys of the seals: made once, added to on request, never replaced."""
     kv = client.secrets.kv.v2
@@ -279,11 +351,11 @@ def _write_record_keys(client: hvac.Client, options: Options, stored: dict[str, 
     )
 
 
-def _roles(client: hvac.Client, options: Options, done: list[str]) -> None:
+def _roles(client: hvac.Client, options: Options, kinds: tuple[str, ...], done: list[str]) -> None:
     methods = cast(dict[str, Any], client.sys.list_auth_methods())["data"]
     if "approle/" not in methods:
         client.sys.enable_auth_method("approle")
-    for role in map(name_of, KINDS):
+    for role in map(name_of, kinds):
         client.auth.approle.create_or_update_approle(
             role,
             token_policies=[role],
@@ -309,7 +381,13 @@ def _credentials(client: hvac.Client, options: Options, role: str, path: Path, d
         path,
         "SESSION_EXECUTOR_KEY_STORE=vault\n"
         f"SESSION_EXECUTOR_VAULT_ROLE_ID={role_id}\n"
-        f"SESSION_EXECUTOR_VAULT_SECRET_ID={made['secret_id']}\n",
+        f"SESSION_EXECUTOR_VAULT_SECRET_ID={made['secret_id']}\n"
+        + (f"SESSION_EXECUTOR_VAULT_TRANSIT_KEY={options.transit_key}\n" if options.transit_key else "")
+        + (
+            f"SESSION_EXECUTOR_VAULT_TRANSIT_MOUNT={options.transit_mount}\n"
+            if options.transit_key and options.transit_mount != "transit"
+            else ""
+        ),
     )
     done.append(f"credentials of {role} written to {path}")
 
@@ -361,11 +439,17 @@ def _options(arguments: list[str] | None) -> Options:
     parser.add_argument(
         "--records-path", default=env.get("SESSION_EXECUTOR_VAULT_RECORDS_PATH", "session-executor/records")
     )
+    parser.add_argument(
+        "--transit-key",
+        default=env.get("SESSION_EXECUTOR_VAULT_TRANSIT_KEY", ""),
+        help="store session keys as ciphertext of this Transit key",
+    )
+    parser.add_argument("--transit-mount", default=env.get("SESSION_EXECUTOR_VAULT_TRANSIT_MOUNT", "transit"))
     parser.add_argument("--rotate-record-key", action="store_true", help="seal with a new key from now on")
     parser.add_argument(
         "--drop-old-record-keys", action="store_true", help="refuse what older keys have sealed"
     )
-    for kind in KINDS:
+    for kind in (*KINDS, WRAPPER):
         parser.add_argument(f"--{kind}-env", type=Path, help=f"file for the {kind}'s AppRole")
     parser.add_argument("--init-file", type=Path, help="initialise and unseal with the key in this file")
     parser.add_argument("--audit-file", default="", help="path of the audit log, as Vault sees it")

@@ -22,6 +22,11 @@ path "secret/metadata/session-keys" {
   capabilities = ["list"]
 }
 
+# With a Transit key, keys are encrypted before they are stored; what is stored cannot be decrypted.
+path "transit/encrypt/session-keys" {
+  capabilities = ["update"]
+}
+
 # The keys of the seals on records: who enqueues or imports seals what is written.
 path "secret/data/session-executor/records" {
   capabilities = ["read"]

@@ -9,6 +9,11 @@ path "secret/data/session-keys/*" {
   capabilities = ["read"]
 }
 
+# With a Transit key (SESSION_EXECUTOR_VAULT_TRANSIT_KEY) keys are stored as its ciphertext, and decrypted for each use.
+path "transit/decrypt/session-keys" {
+  capabilities = ["update"]
+}
+
 # The keys of the seals on records: what is not sealed is not signed.
 path "secret/data/session-executor/records" {
   capabilities = ["read"]

@@ -12,6 +12,10 @@ path "secret/metadata/session-keys/*" {
   capabilities = ["deny"]
 }
 
+path "transit/decrypt/session-keys" {
+  capabilities = ["deny"]
+}
+
 # The keys of the seals on records: what is written is sealed, and what has no seal is not worked on.
 path "secret/data/session-executor/records" {
   capabilities = ["read"]

@@ -208,6 +208,32 @@ def destroy(
     print_line(f"{to_checksum_address(key)} is destroyed")
 
 
+@app.command()
+def wrap(
+    address: Annotated[list[str] | None, typer.Argument(help="The keys' addresses.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every key.")] = False,
+) -> None:
+    """Store keys as ciphertext of the Transit key that is set, or of its newest version. May be repeated.
+
+    Needs the credentials of `config/vault/wrapper.hcl`. Older versions are destroyed: they would show the key plainly.
+    """
+    from worker.keys.vault import VaultKeyStore
+
+    services = runtime()
+    store = services.keys
+    if not isinstance(store, VaultKeyStore):
+        raise InputError(
+            "is not vault", field="SESSION_EXECUTOR_KEY_STORE", fix="key files are encrypted already"
+        )
+    if bool(address) == everything:
+        raise InputError("or --all must be given", field="ADDRESS", fix="give one of them")
+    for key in [info.address for info in store.list()] if everything else address or []:
+        with change(services, "key wrapped", key=key) as made:
+            before, after = store.wrap(key)
+            made.say(before=before, after=after)
+        print_line(f"{to_checksum_address(key)} {before if before == after else f'{before} -> {after}'}")
+
+
 # ---------------------------------------------------------------------- parts
 
 

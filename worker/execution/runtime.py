@@ -339,7 +339,7 @@ def key_store(settings: Settings) -> KeyStore:
         KeyStoreSetupError: they do not fit together.
     """
     from worker.keys.keystore import KeystoreFiles, passphrase_provider  # noqa: PLC0415
-    from worker.keys.vault import Tls, VaultKeyStore  # noqa: PLC0415
+    from worker.keys.vault import Tls, Transit, VaultKeyStore  # noqa: PLC0415
 
     if settings.key_store == "keystore":
         passphrase = settings.keystore_passphrase
@@ -361,6 +361,9 @@ def key_store(settings: Settings) -> KeyStore:
         tls=Tls(settings.vault_ca_file, settings.vault_client_cert_file, settings.vault_client_key_file),
         redirect_hosts=settings.vault_redirect_hosts.split(","),
         http_hosts=http_hosts(settings.plain_http_hosts),
+        transit=Transit(settings.vault_transit_key, settings.vault_transit_mount.strip("/"))
+        if settings.vault_transit_key
+        else None,
     )
 
 

@@ -5,6 +5,8 @@ of it (address, created, label) is custom metadata of the same path. One path pe
 writing mean that no key is ever overwritten; the latest version alone is read, so a deleted key is not replaced by
 an older one. KV v1 has neither ``data/`` nor versions nor metadata: there the policy alone (create without update) keeps
 a key from being overwritten, and only addresses can be listed.
+
+With a Transit key the field is ``ciphertext`` instead of ``private_key``; see ``worker/keys/transit.py``.
 """
 
 from __future__ import annotations
@@ -29,8 +31,6 @@ from worker.errors import InputError
 from worker.keys.errors import (
     KeyDeletedError,
     KeyExistsError,
-    KeyFormatError,
-    KeyMismatchError,
     KeyNotFoundError,
     KeyStoreDeniedError,
     KeyStoreError,
@@ -40,12 +40,13 @@ from worker.keys.errors import (
     KeyStoreUnavailableError,
 )
 from worker.keys.port import KeyInfo, SecretKey
-from worker.keys.secp256k1 import checked_label, generate, parse_address, secret_from_text
+from worker.keys.secp256k1 import checked_label, generate, parse_address
+from worker.keys.transit import CIPHERTEXT, PLAIN, Transit, form_of, stored_key
 from worker.keys.vault_auth import AppRoleAuth, Auth, CertAuth, KubernetesAuth, Login, TokenAuth
 from worker.keys.vault_http import KvVersion, Tls, VaultHttp, VaultReplyError
 from worker.outbound import Rules, is_loopback, refusal
 
-__all__ = ["AppRoleAuth", "CertAuth", "KubernetesAuth", "Tls", "TokenAuth", "VaultKeyStore"]
+__all__ = ["AppRoleAuth", "CertAuth", "KubernetesAuth", "Tls", "TokenAuth", "Transit", "VaultKeyStore"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -130,6 +131,7 @@ class VaultKeyStore:
         tls: CA and client certificate.
         redirect_hosts: ``host:port`` of places that Vault may redirect to; the token goes there. Others get nothing.
         http_hosts: hosts that plain http may go to, beside this machine.
+        transit: the Transit key under which keys are stored; None: as they are.
 
     Raises:
         KeyStoreSetupError: a setting that cannot work.
@@ -148,6 +150,7 @@ class VaultKeyStore:
         tls: Tls | None = None,
         redirect_hosts: Iterable[str] = (),
         http_hosts: frozenset[str] = frozenset(),
+        transit: Transit | None = None,
     ) -> None:
         self._rules = Rules("vault_addr", http_hosts)
         self._addr = _checked_addr(addr, self._rules)
@@ -158,6 +161,7 @@ class VaultKeyStore:
         self._timeout_s = timeout_s
         self._kv_version: KvVersion = kv_version
         self._tls = tls or Tls()
+        self._transit = transit
         self._redirect_hosts = frozenset(host.strip().lower() for host in redirect_hosts if host.strip())
         self._connection: _Connection | None = None
         _check_path(self._mount, self._prefix, kv_version)
@@ -285,15 +289,90 @@ class VaultKeyStore:
         if self._kv_version == 2:
             self._note(address, "destroyed")
 
+    def wrap(self, address: str) -> tuple[str, str]:
+        """Encrypt a key that is stored plainly, or bring a ciphertext to the newest version of the Transit key.
+
+        The new ciphertext is decrypted and compared before anything is written; then every other version is destroyed,
+        since it would be read as it was. May be repeated. Needs the policy ``config/vault/wrapper.hcl``.
+
+        Returns:
+            What it was stored as and what it is: ``plain``, ``vault:v1``, …
+
+        Raises:
+            KeyAddressError
+            KeyStoreSetupError: no Transit key is set.
+            KeyStoreError: as for ``get``.
+        """
+        address = parse_address(address)
+        transit = self._transit
+        if transit is None:
+            raise KeyStoreSetupError(
+                "is not set", field="vault_transit_key", fix="set SESSION_EXECUTOR_VAULT_TRANSIT_KEY"
+            )
+        secret = self._call(address, lambda client: self._secret_once(client, address))
+        if isinstance(secret, KeyStoreError):
+            raise secret
+        fields, version = secret
+        before = form_of(fields)
+        outcome = self._call(address, lambda client: self._wrapped_once(client, transit, fields, address))
+        if isinstance(outcome, KeyStoreError):
+            raise outcome
+        after = form_of({CIPHERTEXT: outcome})
+        if after != before:
+            new = {CIPHERTEXT: outcome, "address": address}
+            self._call(address, lambda client: client.replace(self._mount, self._path(address), new, version))
+        self._destroy_older(address)
+        return before, after
+
+    def _secret_once(self, client: VaultHttp, address: str) -> tuple[dict[str, Any], int] | KeyStoreError:
+        secret = _mapping(client.read(self._mount, self._path(address)))
+        fields = secret.get("data")
+        if not isinstance(fields, dict):
+            return _deleted(f"vault:{self._full_path(address)}")
+        metadata = cast("dict[str, Any]", secret.get("metadata") or {})
+        return cast("dict[str, Any]", fields), int(metadata.get("version") or 1)
+
+    def _wrapped_once(
+        self, client: VaultHttp, transit: Transit, fields: dict[str, Any], address: str
+    ) -> str | KeyStoreError:
+        """The ciphertext to store, proven to be the key; errors are returned as in ``_read_once``."""
+        where = f"vault:{self._full_path(address)}"
+        if CIPHERTEXT in fields:
+            text = transit.rewrap(client, str(fields[CIPHERTEXT]), address)
+        else:
+            key = stored_key(client, None, fields, address, where)
+            if isinstance(key, KeyStoreError):
+                return key
+            try:
+                text = transit.encrypt(client, key)
+            finally:
+                key.wipe()
+        proof = stored_key(client, transit, {CIPHERTEXT: text}, address, where)
+        if isinstance(proof, KeyStoreError):
+            return proof
+        proof.wipe()
+        return text
+
+    def _destroy_older(self, address: str) -> None:
+        """What came before the newest version is never read again, and may hold the plain key."""
+        if self._kv_version == 1:
+            return
+        found = self._versions(address)
+        older = [number for number, destroyed in found.items() if not destroyed and number != max(found)]
+        if older:
+            self._call(address, lambda client: client.destroy(self._mount, self._path(address), older))
+
     def _describe(self, info: KeyInfo) -> KeyInfo:
         """Write down what may be known of a new key; what could not be written is not in the result."""
         if self._kv_version == 1:
             if info.label or info.replaces:
                 log.warning("key_metadata_not_written", address=info.address, reason="KV version 1 has none")
             return KeyInfo(info.address, info.created, info.version)
-        metadata = {"address": info.address, "created": str(info.created), "label": info.label}
-        if info.replaces:
-            metadata["replaces"] = info.replaces
+        metadata = {"address": info.address, "created": str(info.created)}
+        # Vault refuses empty values, all of them together
+        metadata |= {
+            name: value for name, value in (("label", info.label), ("replaces", info.replaces)) if value
+        }
         try:
             self._call(
                 info.address,
@@ -377,10 +456,11 @@ class VaultKeyStore:
                 field="vault",
                 fix="give its role the policy config/vault/signer.hcl or operator.hcl; workers that sign nothing need neither",
             )
+        layer = self._check_transit(rights)
         warning = "" if self._is_private() else ", PLAIN HTTP: token and keys travel unencrypted, use https"
         return (
             f"Vault {version} at {self._addr}, keys at {self._folder('data')}/ (KV v{self._kv_version}), "
-            f"token {life}, may {', '.join(rights)}{warning}"
+            f"{layer}token {life}, may {', '.join(rights)}{warning}"
         )
 
     def reachable(self) -> str:
@@ -426,22 +506,9 @@ class VaultKeyStore:
         fields = secret.get("data", "")
         if fields is None:
             return _deleted(where)
-        if not isinstance(fields, dict) or "private_key" not in fields:
-            return KeyFormatError(
-                "has no field private_key", field=where, fix="store the key under that name"
-            )
-        key = secret_from_text(cast(dict[str, Any], fields)["private_key"])
-        if isinstance(key, str):
-            return KeyFormatError(
-                f"private_key {key}", field=where, fix="store 64 hex digits and nothing else"
-            )
-        if key.address != address:
-            key.wipe()
-            return KeyMismatchError(
-                f"the stored key belongs to {key.address}",
-                field=where,
-                fix=f"store it under its own address, and the key of {address} here",
-            )
+        key = stored_key(client, self._transit, fields, address, where)
+        if isinstance(key, KeyStoreError):
+            return key
         metadata = secret.get("metadata")
         if isinstance(metadata, dict):
             key.version = str(cast(dict[str, Any], metadata).get("version", ""))
@@ -450,6 +517,7 @@ class VaultKeyStore:
     def _write_new(self, key: SecretKey) -> str:
         """Version of the written secret. A repeat after a lost reply meets our own write, not somebody else's."""
         maybe_written = False
+        secret = self._call(key.address, lambda client: self._to_store(client, key))
 
         def write(client: VaultHttp) -> Any:
             nonlocal maybe_written
@@ -457,7 +525,7 @@ class VaultKeyStore:
                 return client.write_new(
                     self._mount,
                     self._path(key.address),
-                    {"private_key": f"0x{key.use().hex()}", "address": key.address},
+                    secret,
                 )
             except VaultReplyError as reply:
                 if maybe_written and reply.status in (400, 403) and self._is_written(client, key.address):
@@ -469,6 +537,11 @@ class VaultKeyStore:
                 raise
 
         return str(_mapping(self._call(key.address, write)).get("version", ""))
+
+    def _to_store(self, client: VaultHttp, key: SecretKey) -> dict[str, str]:
+        if self._transit is None:
+            return {PLAIN: f"0x{key.use().hex()}", "address": key.address}
+        return {CIPHERTEXT: self._transit.encrypt(client, key), "address": key.address}
 
     def _is_written(self, client: VaultHttp, address: str) -> bool:
         """Did the try whose reply was lost succeed? Only this call knows the key of ``address``: a version is ours.
@@ -568,6 +641,10 @@ class VaultKeyStore:
         if isinstance(failure, requests.RequestException):
             return _transport_error(failure, self._addr)
         where = f"vault:{self._full_path(address)}" if address else f"vault:{self._folder('metadata')}"
+        if failure.path and self._transit is not None:
+            refused = self._transit.refusal(failure, where)
+            if refused is not None:
+                return refused
         if failure.deleted:
             return _deleted(where)
         if 300 <= failure.status < 400:
@@ -607,8 +684,8 @@ class VaultKeyStore:
             return _expired()
         if connection.lease is not None and connection.lease.left_s <= 0:
             return _expired()
-        path = self._full_path(address) if address else f"{self._folder('metadata')}/"
-        return self._mount_problem() or KeyStoreDeniedError(
+        path = reply.path or (self._full_path(address) if address else f"{self._folder('metadata')}/")
+        return (None if reply.path else self._mount_problem()) or KeyStoreDeniedError(
             f"permission denied at {path} (HTTP {reply.status})",
             field="vault",
             fix="give the role the policy that config/vault/ has for it; a missing mount looks the same",
@@ -820,6 +897,31 @@ class VaultKeyStore:
             # A policy without sys/capabilities-self says nothing about the keys: try.
             return ("read",) if self._may_read() else ()
         return tuple(sorted(str(right) for right in cast(list[Any], data.get(path) or [])))
+
+    def _check_transit(self, rights: tuple[str, ...]) -> str:
+        """Who may read keys must be able to decrypt them, and who may create them to encrypt. Raises KeyStoreError."""
+        if self._transit is None:
+            return ""
+        for right, what in (("read", "decrypt"), ("create", "encrypt")):
+            path = self._transit.path(what)
+            if right not in rights or self._may(path) & {"update", "root"}:
+                continue
+            raise KeyStoreDeniedError(
+                f"the token may {right} keys and not {what} them: no right of update at {path}",
+                field="vault_transit_key",
+                fix="run `python -m config.vault.bootstrap --transit-key NAME`, or correct the name",
+            )
+        return f"encrypted by {self._transit.mount}/keys/{self._transit.key}, "
+
+    def _may(self, path: str) -> set[str]:
+        """What the token may do at a path; everything where it may not ask."""
+        try:
+            found = _mapping(self._call("", lambda client: client.capabilities(path))).get(path)
+        except KeyStoreTokenExpiredError:
+            raise
+        except KeyStoreDeniedError:
+            return {"root"}
+        return {str(right) for right in cast("list[Any]", found or [])}
 
     def _prove_mount(self, rights: tuple[str, ...]) -> None:
         """Ask for a key that nobody has: "no handler for route" tells a missing mount from a missing key."""

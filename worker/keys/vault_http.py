@@ -103,6 +103,9 @@ class VaultReplyError(Exception):
         retry_after_s: ``Retry-After`` in seconds, if sent as a number.
         deleted: the body was the metadata of a deleted or destroyed KV version.
         location: host of a refused redirect.
+
+    Attributes:
+        path: what was asked, where that is not the key's place in KV.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class VaultReplyError(Exception):
         self.retry_after_s = retry_after_s
         self.deleted = deleted
         self.location = location
+        self.path = ""
         super().__init__(f"HTTP {status}")
 
     @property
@@ -373,6 +377,10 @@ class VaultHttp:
         """What our token may do at ``path``."""
         return cast(Reply, self._client.sys.get_capabilities([path]))
 
+    def transit(self, path: str, body: dict[str, str]) -> Reply:
+        """Encrypt, decrypt or rewrap, as ``path`` says; ``body`` as in the Transit API."""
+        return self._adapter.request("post", f"/v1/{path}", json=body)
+
     def mount(self, mount: str) -> Reply:
         """Type and options of a mount in which the token may do anything at all."""
         return self._adapter.request("get", f"/v1/sys/internal/ui/mounts/{mount}")
@@ -412,6 +420,15 @@ class VaultHttp:
                 raise VaultReplyError(404)
             return {"data": {"current_version": 1, "versions": {"1": {"created_time": ""}}}}
         return cast(Reply, self._client.secrets.kv.v2.read_secret_metadata(path, mount_point=mount))
+
+    def replace(self, mount: str, path: str, secret: dict[str, str], version: int) -> Reply:
+        """Write the next version of a secret whose newest one is ``version`` (KV v1 has no versions)."""
+        if self._kv_version == 1:
+            return self.write_new(mount, path, secret)
+        return cast(
+            Reply,
+            self._client.secrets.kv.v2.create_or_update_secret(path, secret, cas=version, mount_point=mount),
+        )
 
     def write_metadata(self, mount: str, path: str, custom: dict[str, str]) -> Reply:
         """Set the custom metadata (KV v2)."""
