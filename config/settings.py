@@ -139,6 +139,12 @@ class Settings(BaseSettings):
         description="File (mode 0600) of the keys that seal records; by default record.keys in keystore_dir, or Vault.",
     )
     key_store: Literal["keystore", "vault"] = Field("keystore", description="Where session keys live.")
+    key_cache_s: float = Field(
+        0,
+        description="How long a signer may keep a session key, wiped on pause; 0: for one use.",
+        ge=0,
+        le=300,
+    )
     keystore_dir: Path = Field(
         Path("~/.local/share/session-executor/keys"), description="Folder of the encrypted keystore files."
     )

@@ -205,6 +205,7 @@ def destroy(
         services, "key destroyed", stops=True, key=key, sessions=[session.session_id for session in sessions]
     ):
         services.keys.destroy(key)
+        services.tell_keys_changed()
     print_line(f"{to_checksum_address(key)} is destroyed")
 
 
@@ -231,6 +232,7 @@ def wrap(
         with change(services, "key wrapped", key=key) as made:
             before, after = store.wrap(key)
             made.say(before=before, after=after)
+            services.tell_keys_changed()
         print_line(f"{to_checksum_address(key)} {before if before == after else f'{before} -> {after}'}")
 
 
@@ -363,6 +365,7 @@ def _finish(
         for session_id in became:
             services.sessions.set_paused(session_id, paused=True)
         services.keys.mark_rotated(old.address)
+        services.tell_keys_changed()
     if as_json:
         print_json({"switched": became, "strategies_to_change": named})
         return

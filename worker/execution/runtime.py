@@ -9,19 +9,23 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import structlog
+
 from config.settings import Settings
 from worker.audit import AuditTrail
+from worker.errors import ServiceError
 from worker.execution.errors import UnservedChainError
 from worker.execution.tracing import Tracing
 from worker.intents.model import IntentRecord
 from worker.keys.errors import KeyStoreSetupError
-from worker.keys.port import KeyStore
+from worker.keys.port import KeyGiver, KeyStore
 from worker.ledger.archived import ArchivedRecords
 from worker.ledger.audit_heads import RedisHeads
 from worker.ledger.brake import SharedBrake
-from worker.ledger.connection import connect, safe_url
+from worker.ledger.connection import connect, named_errors, safe_url
 from worker.ledger.epoch import LedgerEpoch
 from worker.ledger.health import require_safe_url
+from worker.ledger.keys import KEYS, PAUSES, digits_of_session, of_session
 from worker.ledger.marks import Marks
 from worker.ledger.notices import NoticeBook
 from worker.ledger.pauses import Pauses
@@ -38,6 +42,7 @@ from worker.sessions.registry import SessionRegistry
 
 if TYPE_CHECKING:
     from worker.chain.reader import ChainReader
+    from worker.keys.cache import KeyCache
     from worker.keys.record_keys import RecordKeyFile
     from worker.keys.vault_auth import Auth
 
@@ -46,6 +51,9 @@ if TYPE_CHECKING:
 
 #: Sends the message "do this stage of this intent". It may fail: the due index finds the intent again.
 Dispatch = Callable[[str, str], None]
+
+
+log = structlog.get_logger(__name__)
 
 
 def now_ms() -> int:
@@ -221,6 +229,44 @@ class Runtime:
     def keys(self) -> KeyStore:
         """The session keys."""
         return key_store(self.settings)
+
+    def signing_keys(self, *session_ids: str) -> KeyGiver:
+        """Where a signature for these sessions takes its keys: the key store, or what of it is kept for some seconds."""
+        if not self.settings.key_cache_s:
+            return self.keys
+        return self.key_cache.of(" ".join(session_ids))
+
+    @cached_property
+    def key_cache(self) -> KeyCache:
+        """The keys that this process keeps, for ``key_cache_s``."""
+        from worker.keys.cache import KeyCache  # noqa: PLC0415
+        from worker.keys.keystore import KeystoreFiles  # noqa: PLC0415
+
+        keys, redis = self.keys, connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms)
+
+        def watch(session_ids: str) -> str:
+            """The revisions of the kill switches and the sessions, and what key commands have counted."""
+            pipe = redis.pipeline(transaction=False)
+            pipe.get(KEYS)
+            pipe.hget(PAUSES, "rev")
+            for session_id in session_ids.split():
+                pipe.hget(of_session(digits_of_session(session_id), "session"), "rev")
+            return str(pipe.execute())
+
+        stamp = keys.stamp if isinstance(keys, KeystoreFiles) else None
+        return KeyCache(keys, self.settings.key_cache_s, watch, stamp)
+
+    def tell_keys_changed(self) -> None:
+        """Let signers forget the keys that they keep. A failure is only logged: they keep none for long."""
+        try:
+            with named_errors(safe_url(self._redis_url), writes=True):
+                connect(self._redis_url, timeout_ms=self.settings.redis_timeout_ms).incr(KEYS)
+        except ServiceError as error:
+            log.warning(
+                "signers are not told that a key has changed",
+                reason=str(error),
+                consequence="what one keeps is used for at most SESSION_EXECUTOR_KEY_CACHE_S",
+            )
 
     @cached_property
     def orchestrator(self) -> Orchestrator:

@@ -24,7 +24,7 @@ from worker.execution.runtime import Runtime, version_of
 from worker.execution.wire import explain, stored_quote, submit_body
 from worker.intents.states import State
 from worker.keys.memory import no_locals_in_errors
-from worker.keys.port import KeyGiver, KeyStore, SecretKey
+from worker.keys.port import KeyGiver, SecretKey
 from worker.sessions.importing import RegisteredSession
 from worker.signing import session_signature
 from worker.signing.intent_op import IntentPayloads, TypedPayload
@@ -89,7 +89,7 @@ def _work(attempt: Attempt) -> None:
     if stopped_at_last(attempt, (session,)):
         return
     with timed(KEYS), runtime.tracing.step("keys.sign"):
-        used = UsedKeys(runtime.keys)
+        used = UsedKeys(runtime.signing_keys(session.session_id))
         members = signatures(message, session, used, enable=enable)
     body = submit_body(quote, members)
     attempt.move(
@@ -108,7 +108,7 @@ def _work(attempt: Attempt) -> None:
 class UsedKeys:
     """A key store that remembers which version of each key it gave, for the audit trail."""
 
-    def __init__(self, keys: KeyStore) -> None:
+    def __init__(self, keys: KeyGiver) -> None:
         self._keys = keys
         self._used: dict[str, str] = {}
 

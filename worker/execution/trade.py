@@ -157,7 +157,7 @@ def sign_trade(attempt: Attempt) -> None:
     if stopped_at_last(attempt, tuple(leg.session for leg in ask.legs)):
         return
     with timed(KEYS), runtime.tracing.step("keys.sign"):
-        used = UsedKeys(runtime.keys)
+        used = UsedKeys(runtime.signing_keys(*(leg.session.session_id for leg in ask.legs)))
     members = trade_signatures(explained.message, ask, used)
     owners = dict.fromkeys(owner for leg in ask.legs for owner in leg.session.owners)
     attempt.move(

@@ -217,6 +217,14 @@ class KeystoreFiles:
         """
         return self._borrow(parse_address(address))
 
+    def stamp(self, address: str) -> str:
+        """Which file holds a key, and since when it is as it is; "" for none: for ``worker/keys/cache.py``."""
+        try:
+            found = self._path(parse_address(address)).stat()
+        except OSError:
+            return ""
+        return f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_size} {found.st_mode}"
+
     def list(self) -> Iterator[KeyInfo]:
         """The keys by address, without decrypting anything."""
         self._check_directory()

@@ -28,6 +28,7 @@ which reserves in the budgets of all its sessions at once: in a cluster those ha
 ``sx:strategies``             hash    strategies that were added at run time, JSON by name
 ``sx:{notices}:…``                    notifications, see ``notices.py``
 ``sx:pauses``                 hash    kill switches that are off, see ``pauses.py``
+``sx:keys``                   string  one more with every session key that was rotated, wrapped or destroyed
 ``sx:ledger``                 hash    the ledger's epoch, see ``epoch.py``
 ``sx:archiving``              string  which process archives at the moment
 ============================  ======  ==================================================
@@ -42,6 +43,7 @@ from worker.ledger.errors import IntentNotFoundError, LedgerInputError
 SESSIONS = "sx:sessions"
 PAUSES = "sx:pauses"
 LEDGER = "sx:ledger"
+KEYS = "sx:keys"
 ARCHIVING = "sx:archiving"
 STRATEGIES = "sx:strategies"
 
