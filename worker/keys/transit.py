@@ -56,8 +56,13 @@ class Transit:
 
     def encrypt(self, client: VaultHttp, key: SecretKey) -> str:
         """The ciphertext of a key. Raises VaultReplyError, requests.RequestException."""
-        plaintext = base64.b64encode(key.use()).decode()
-        return self._run(client, "encrypt", "ciphertext", plaintext=plaintext, context=_context(key.address))
+        return self._run(
+            client,
+            "encrypt",
+            "ciphertext",
+            plaintext=base64.b64encode(key.use()).decode(),
+            context=_context(key.address),
+        )
 
     def rewrap(self, client: VaultHttp, ciphertext: str, address: str) -> str:
         """The ciphertext under the newest version of the Transit key. Raises as ``encrypt``."""

@@ -309,35 +309,31 @@ class VaultKeyStore:
             raise KeyStoreSetupError(
                 "is not set", field="vault_transit_key", fix="set SESSION_EXECUTOR_VAULT_TRANSIT_KEY"
             )
-        secret = self._call(address, lambda client: self._secret_once(client, address))
-        if isinstance(secret, KeyStoreError):
-            raise secret
-        fields, version = secret
-        before = form_of(fields)
-        outcome = self._call(address, lambda client: self._wrapped_once(client, transit, fields, address))
+        outcome = self._call(address, lambda client: self._wrapped_once(client, transit, address))
         if isinstance(outcome, KeyStoreError):
             raise outcome
-        after = form_of({CIPHERTEXT: outcome})
+        before, ciphertext, version = outcome
+        after = form_of({CIPHERTEXT: ciphertext})
         if after != before:
-            new = {CIPHERTEXT: outcome, "address": address}
+            new = {CIPHERTEXT: ciphertext, "address": address}
             self._call(address, lambda client: client.replace(self._mount, self._path(address), new, version))
         self._destroy_older(address)
         return before, after
 
-    def _secret_once(self, client: VaultHttp, address: str) -> tuple[dict[str, Any], int] | KeyStoreError:
-        secret = _mapping(client.read(self._mount, self._path(address)))
-        fields = secret.get("data")
-        if not isinstance(fields, dict):
-            return _deleted(f"vault:{self._full_path(address)}")
-        metadata = cast("dict[str, Any]", secret.get("metadata") or {})
-        return cast("dict[str, Any]", fields), int(metadata.get("version") or 1)
-
     def _wrapped_once(
-        self, client: VaultHttp, transit: Transit, fields: dict[str, Any], address: str
-    ) -> str | KeyStoreError:
-        """The ciphertext to store, proven to be the key; errors are returned as in ``_read_once``."""
+        self, client: VaultHttp, transit: Transit, address: str
+    ) -> tuple[str, str, int] | KeyStoreError:
+        """What is stored, the ciphertext to store, proven to be the key, and the version that it replaces.
+
+        All in one step, and errors are returned, as in ``_read_once``: the stored text is in no frame of an error.
+        """
         where = f"vault:{self._full_path(address)}"
-        if CIPHERTEXT in fields:
+        secret = _mapping(client.read(self._mount, self._path(address)))
+        fields = secret.get("data", "")
+        if fields is None:
+            return _deleted(where)
+        before = form_of(fields)
+        if before.startswith("vault:"):
             text = transit.rewrap(client, str(fields[CIPHERTEXT]), address)
         else:
             key = stored_key(client, None, fields, address, where)
@@ -351,7 +347,7 @@ class VaultKeyStore:
         if isinstance(proof, KeyStoreError):
             return proof
         proof.wipe()
-        return text
+        return before, text, int(_mapping({"data": secret.get("metadata")}).get("version") or 1)
 
     def _destroy_older(self, address: str) -> None:
         """What came before the newest version is never read again, and may hold the plain key."""
@@ -517,7 +513,9 @@ class VaultKeyStore:
     def _write_new(self, key: SecretKey) -> str:
         """Version of the written secret. A repeat after a lost reply meets our own write, not somebody else's."""
         maybe_written = False
-        secret = self._call(key.address, lambda client: self._to_store(client, key))
+        transit, ciphertext = self._transit, ""
+        if transit is not None:
+            ciphertext = self._call(key.address, lambda client: transit.encrypt(client, key))
 
         def write(client: VaultHttp) -> Any:
             nonlocal maybe_written
@@ -525,7 +523,10 @@ class VaultKeyStore:
                 return client.write_new(
                     self._mount,
                     self._path(key.address),
-                    secret,
+                    # made here: this frame is in no error of ours
+                    {CIPHERTEXT: ciphertext, "address": key.address}
+                    if ciphertext
+                    else {PLAIN: f"0x{key.use().hex()}", "address": key.address},
                 )
             except VaultReplyError as reply:
                 if maybe_written and reply.status in (400, 403) and self._is_written(client, key.address):
@@ -537,11 +538,6 @@ class VaultKeyStore:
                 raise
 
         return str(_mapping(self._call(key.address, write)).get("version", ""))
-
-    def _to_store(self, client: VaultHttp, key: SecretKey) -> dict[str, str]:
-        if self._transit is None:
-            return {PLAIN: f"0x{key.use().hex()}", "address": key.address}
-        return {CIPHERTEXT: self._transit.encrypt(client, key), "address": key.address}
 
     def _is_written(self, client: VaultHttp, address: str) -> bool:
         """Did the try whose reply was lost succeed? Only this call knows the key of ``address``: a version is ours.

@@ -59,7 +59,8 @@ class RedisHeads:
                 if self._stream:
                     self._redis.xadd(self._stream, {"line": line}, maxlen=_STREAM_KEPT, approximate=True)
         except ServiceError as error:
-            log.warning("head of the audit trail not kept in Redis", n=head.n, error=str(error))
+            # nothing is lost: the next head says as much, and what is wrong is told by whoever needs Redis or the keys
+            log.info("head of the audit trail not kept in Redis", n=head.n, error=str(error))
 
     def of(self, name: str) -> Head | None:
         """The head of a log.

@@ -9,6 +9,7 @@ import hvac.exceptions
 import pytest
 
 from config.vault import bootstrap
+from tests.support.leaks import assert_no_leak
 from tests.support.vault_room import ADDRESS, OTHER_KEY, PREFIX, TEST_KEY, Room
 from worker.keys.errors import (
     KeyFormatError,
@@ -101,6 +102,16 @@ class TestUse:
         with pytest.raises(KeyStoreDeniedError, match="may read keys and not decrypt them"):
             store.check()
 
+    def test_what_fails_shows_no_key(self, room: Room, transit: Transit) -> None:
+        by(room, "operator", transit).adopt(SecretKey(TEST_KEY, ADDRESS))
+        with pytest.raises(KeyStoreDeniedError, match="encrypt") as caught:
+            by(room, "signer", transit).adopt(SecretKey(OTHER_KEY, OTHER))
+        assert_no_leak(caught.value, OTHER_KEY)
+        room.put({"ciphertext": room.stored(ADDRESS)["ciphertext"]}, OTHER)
+        with pytest.raises(KeyMismatchError) as moved:
+            by(room, "signer", transit).get(OTHER).__enter__()
+        assert_no_leak(moved.value, TEST_KEY)
+
     def test_a_ciphertext_of_another_address_is_refused(self, room: Room, transit: Transit) -> None:
         operator = by(room, "operator", transit)
         operator.adopt(SecretKey(TEST_KEY, ADDRESS))
@@ -137,6 +148,9 @@ class TestWrap:
             signer.get(address).__enter__()
         with pytest.raises(KeyStoreDeniedError):
             by(room, "operator", transit).wrap(address)
+        with pytest.raises(KeyStoreDeniedError, match="encrypt") as caught:
+            signer.wrap(address)
+        assert_no_leak(caught.value, key)
         wrapper = by(room, "wrapper", transit)
         assert wrapper.wrap(address) == ("plain", "vault:v1")
         assert versions(room, address) == {1: True, 2: False}
