@@ -393,7 +393,12 @@ def drop(
     """Let go of a DEAD intent for good: it ends as CANCELED and needs no attention any more."""
     from worker.execution.repair import drop as do_drop
 
-    _print_state(do_drop(runtime(), intent, who="cli", why=why), as_json=as_json)
+    services = runtime()
+    with change(services, "intent dropped", stops=True, intent_id=intent, why=why) as made:
+        made.say(**_before(services, intent))
+        record = do_drop(services, intent, who=operator(), why=why)
+        made.say(after=str(record.state))
+    _print_state(record, as_json=as_json)
 
 
 @app.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from config.settings import broker_of
+from worker.cli.changes import operator
 from worker.cli.context import runtime, settings
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError
@@ -193,7 +192,7 @@ def _audit(event: str, entry: Poison, why: str, **facts: Any) -> None:
         kind=entry.kind,
         queue=str(entry.entry["queue"]),
         beginning=str(entry.entry["beginning"])[:_SHOWN],
-        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        who=operator(),
         why=why,
         **facts,
     )
