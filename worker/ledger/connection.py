@@ -22,12 +22,31 @@ FIELD = "SESSION_EXECUTOR_REDIS_URL"
 _CONNECT_TIMEOUT_MS = 1_000
 
 
+class _NotConnectedError(redis.ConnectionError):
+    """There was no connection to write to."""
+
+
+class _NotConnectedInTimeError(redis.TimeoutError):
+    """The same, after a wait."""
+
+
 class _Reconnecting(redis.Connection):
-    """A connection that is closed when its server turns out to be a replica.
+    """A connection that tells *never sent*, and is closed when its server turns out to be a replica.
 
     Behind a name or a proxy that follows the master, the next command reaches the new one. The Sentinels' connections do
     so by themselves.
     """
+
+    def connect(self) -> None:
+        """As the original; nothing of a command has left when it fails."""
+        try:
+            super().connect()
+        except (redis.AuthenticationError, BusyLoadingError):
+            raise
+        except redis.TimeoutError as error:
+            raise _NotConnectedInTimeError(*error.args) from error
+        except redis.ConnectionError as error:
+            raise _NotConnectedError(*error.args) from error
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """As the original; what was refused was not carried out."""
@@ -139,6 +158,7 @@ def named_errors(where: str, *, writes: bool) -> Generator[None]:
     except (redis.ConnectionError, redis.TimeoutError, RedisClusterException, OSError) as error:
         slow = isinstance(error, (redis.TimeoutError, TimeoutError))
         how = "did not answer in time" if slow else "cannot be reached"
+        writes = writes and not isinstance(error, (_NotConnectedError, _NotConnectedInTimeError))
         open_end = "; whether it was carried out is not known" if writes else ""
         raise LedgerUnavailableError(
             f"Redis at {where} {how}{open_end}",
@@ -164,12 +184,13 @@ def named_errors(where: str, *, writes: bool) -> Generator[None]:
 def reach(client: redis.Redis, where: str) -> None:
     """Make sure that there is an open connection before a write, so that *never sent* can be told from *maybe sent*.
 
-    Costs no round trip when a pooled connection is open. Of a cluster every write that fails is *maybe sent*.
+    Costs no round trip when a pooled connection is open, and nothing where connections tell by themselves. Of a cluster
+    every write that fails is *maybe sent*.
 
     Raises:
         LedgerUnavailableError: with ``maybe_done`` False.
     """
-    if isinstance(client, RedisCluster):
+    if isinstance(client, RedisCluster) or issubclass(client.connection_pool.connection_class, _Reconnecting):
         return
     with named_errors(where, writes=False):
         pool: Any = client.connection_pool

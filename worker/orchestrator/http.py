@@ -26,6 +26,13 @@ _NEVER_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
+#: What httpx's own client sends.
+_DEFAULT_HEADERS = {
+    "accept": "*/*",
+    "accept-encoding": "gzip, deflate",
+    "connection": "keep-alive",
+    "user-agent": f"session-executor python-httpx/{httpx.__version__}",
+}
 #: A reply larger than this is not a route or a status.
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 #: A longer wait than this is not obeyed by sleeping on it: it is a refusal.
@@ -97,14 +104,12 @@ class HttpClient:
         self._timeout_s = timeout_ms / 1000
         parts = urlsplit(base_url)
         host = parts.hostname or ""
-        self._client = httpx.Client(
-            base_url=base_url,
-            headers=headers,
-            timeout=self._timeout_s,
-            follow_redirects=False,
-            transport=DeadlineTransport(
-                rules, proxy_url=None if is_loopback(host) else proxy_for(parts.scheme, host)
-            ),
+        self._base_url = base_url
+        # no httpx.Client: cookies, redirects and event hooks are not wanted, and cost as much as the exchange itself
+        self._headers = httpx.Headers(_DEFAULT_HEADERS | headers)
+        self._extensions = {"timeout": httpx.Timeout(self._timeout_s).as_dict()}
+        self._transport = DeadlineTransport(
+            rules, proxy_url=None if is_loopback(host) else proxy_for(parts.scheme, host)
         )
 
     def request(
@@ -142,7 +147,13 @@ class HttpClient:
         raise failure
 
     def _exchange(self, method: str, path: str, content: bytes | None, auth: httpx.Auth | None) -> Reply:
-        with self._client.stream(method, path, content=content, auth=auth) as response:
+        request = httpx.Request(
+            method, self._base_url + path, headers=self._headers, content=content, extensions=self._extensions
+        )
+        if auth is not None:
+            request = next(auth.sync_auth_flow(request))
+        response = self._transport.handle_request(request)
+        try:
             chunks: list[bytes] = []
             size = 0
             for chunk in response.iter_bytes():
@@ -150,13 +161,15 @@ class HttpClient:
                 size += len(chunk)
                 if size > MAX_REPLY_BYTES:
                     raise MaybeSentError("the reply is too large to be one", fix="its outcome is looked up")
-            return Reply(
-                response.status_code,
-                b"".join(chunks),
-                parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
-                response.headers.get("x-trace-id", ""),
-            )
+        finally:
+            response.close()
+        return Reply(
+            response.status_code,
+            b"".join(chunks),
+            parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
+            response.headers.get("x-trace-id", ""),
+        )
 
     def close(self) -> None:
         """Close the pool."""
-        self._client.close()
+        self._transport.close()
