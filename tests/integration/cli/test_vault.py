@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from config.vault import bootstrap
 from tests.support.e2e import run_command
 from tests.support.vault import SealableVault, VaultServer
 from tests.support.vault_room import PREFIX, Room, vault_room
@@ -56,6 +58,37 @@ def test_a_wrong_mount_and_a_revoked_token_are_named(room: Room, tmp_path: Path)
     refused(environment(room.server.addr, "hvs.wrong", room.mount), tmp_path, "keys", "create", words="token")
     down = environment("http://127.0.0.1:9", token, room.mount)
     refused(down, tmp_path, "keys", "create", words="vault")
+
+
+def test_keys_are_brought_under_a_transit_key(room: Room, tmp_path: Path) -> None:
+    transit = f"keys-{room.mount[-8:]}"
+    prepared = bootstrap.Options(room.server.addr, mount=room.mount, transit_key=transit)
+    bootstrap.bootstrap(prepared, room.server.token)
+    name = f"{transit}-wrapper"
+    room.admin.sys.create_or_update_policy(
+        name, bootstrap.policy("wrapper", room.mount, PREFIX, transit_key=transit)
+    )
+    plain = environment(room.server.addr, room.token(room.operator), room.mount)
+    address = run_command(plain, tmp_path, "keys", "create", "--label", "desk 1").stdout.strip()
+    refused(plain, tmp_path, "keys", "wrap", "--all", words="session_executor_vault_transit_key")
+    wrapper = environment(room.server.addr, room.token(name), room.mount)
+    wrapper["SESSION_EXECUTOR_VAULT_TRANSIT_KEY"] = transit
+    for line in (f"{address} plain -> vault:v1\n", f"{address} vault:v1\n"):
+        reply = run_command(wrapper, tmp_path, "keys", "wrap", "--all")
+        assert (reply.returncode, reply.stdout) == (0, line), reply.stderr
+    assert set(room.stored(address.lower())) == {"ciphertext", "address"}
+    told = json.loads(
+        run_command(wrapper, tmp_path, "audit", "show", "--what", "key wrapped", "--json").stdout
+    )
+    assert [(line["key"], line["outcome"]) for line in told] == [
+        (address.lower(), "refused"),
+        (address.lower(), "done"),
+        (address.lower(), "done"),
+    ]
+    assert [(line["before"], line["after"]) for line in told[1:]] == [
+        ("plain", "vault:v1"),
+        ("vault:v1", "vault:v1"),
+    ]
 
 
 def test_a_sealed_vault_is_named_and_works_again_unsealed(
