@@ -21,8 +21,10 @@ from config.vault import bootstrap
 from tests.support.vault import SealableVault, VaultServer, dev_vault, free_port, running_server
 from tests.support.vault_room import ADDRESS, OTHER_KEY, TEST_KEY
 from worker.keys.errors import KeyStoreDeniedError
+from worker.keys.record_keys import VaultRecordKeys
 from worker.keys.secp256k1 import address_of
 from worker.keys.vault import AppRoleAuth, TokenAuth, VaultKeyStore
+from worker.sealing import Sealer, SealKeys
 
 pytestmark = pytest.mark.services
 
@@ -419,3 +421,33 @@ def test_another_mount_and_prefix_get_policies_of_their_own(tmp_path: Path) -> N
         store = VaultKeyStore(server.addr, "", approle_of(signer), mount="team/kv", prefix="prod/keys")
         with store.get(info.address) as key:
             assert address_of(key.use()) == info.address
+
+
+class TestTheKeysOfTheSeals:
+    """Made once, added to and dropped on request; what a dropped key has sealed is refused."""
+
+    def test_rotate_then_drop(self, prepared: Prepared) -> None:
+        server, mount = prepared.server, "seals"
+        store = VaultKeyStore(server.addr, "", TokenAuth(server.token), mount=mount)
+
+        def keys_after(*flags: str) -> SealKeys:
+            done = run(server.addr, f"--mount={mount}", *flags, token=server.token)
+            assert done.returncode == 0, done.stderr
+            known = VaultRecordKeys(store, "session-executor/records").load()
+            assert not any(key.hex() in done.stdout + done.stderr for key in known.keys.values())
+            return known
+
+        first = keys_after()
+        seal = Sealer(lambda: first).seal("record", "of the first key")
+        assert keys_after() == first
+        second = keys_after("--rotate-record-key")
+        assert set(second.keys) == {first.current, second.current}
+        assert second.keys[first.current] == first.keys[first.current]
+        assert Sealer(lambda: second).problem(seal, "record", "of the first key") == ""
+        assert keys_after() == second
+        third = keys_after("--drop-old-record-keys")
+        assert third.keys == {second.current: second.keys[second.current]}
+        assert keys_after("--drop-old-record-keys") == third
+        assert "none of ours" in Sealer(lambda: third).problem(seal, "record", "of the first key")
+        both = keys_after("--rotate-record-key", "--drop-old-record-keys")
+        assert set(both.keys) == {both.current} != {second.current}
