@@ -127,7 +127,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
         "beat_max_loop_interval": WAKE_S,
-        # Celery masks broker_url by itself and knows nothing of this one
+        # Celery masks broker_url and passwords by themselves, and knows nothing of this one: it has none of its own
         "redbeat_redis_url": SecretUrl(broker.redbeat_url),
         "redbeat_redis_options": {
             "socket_connect_timeout": min(timeout_s, 1.0),
@@ -176,7 +176,10 @@ def _broker(settings: Settings) -> _Broker:
             "(redis+sentinel://host:port/NAME). The ledger may stay in the cluster (SESSION_EXECUTOR_REDIS_URL)"
         )
     if parts.kind == "single":
-        return _Broker(parts.text, parts.text)
+        username = parts.username or parts.options.get("username", "")
+        login = {"password": SecretText(parts.password)} if parts.password else {}
+        login |= {"username": SecretText(username)} if username else {}
+        return _Broker(parts.text, parts.without_login, redbeat_options=login)
     timeouts: dict[str, Any] = {
         "socket_timeout": settings.redis_timeout_ms / 1000,
         "socket_connect_timeout": min(settings.redis_timeout_ms / 1000, 1.0),

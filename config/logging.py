@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
@@ -29,7 +31,7 @@ def configure_logging(
 ) -> None:
     """Send everything that is logged, ours and the libraries', through redaction to one handler. May be called again.
 
-    Tracebacks are rendered without local variables and are redacted too. Fields bound by
+    Tracebacks are rendered without local variables and are redacted too, those of errors that nobody catches included. Fields bound by
     ``structlog.contextvars.bind_contextvars`` are on every line of ours.
 
     Args:
@@ -92,6 +94,38 @@ def configure_logging(
     for name in _CHATTY:
         logging.getLogger(name).setLevel(wanted if wanted == "DEBUG" else "WARNING")
     logging.captureWarnings(True)
+    _log_what_nobody_catches()
+
+
+def _log_what_nobody_catches() -> None:
+    """Python would print it as it is, from each thread and each finalizer. A hook that somebody else has set stays."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _uncaught
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _uncaught_in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None, where: str = "main"
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger("uncaught").critical("nobody caught this (%s)", where, exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(what: threading.ExceptHookArgs) -> None:
+    if what.exc_value is not None and not issubclass(what.exc_type, SystemExit):
+        name = what.thread.name if what.thread is not None else "a thread"
+        _uncaught(what.exc_type, what.exc_value, what.exc_traceback, name)
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    # neither its object nor its words are shown: both may be a repr of whatever was being cleaned up
+    if what.exc_value is not None:
+        _uncaught(what.exc_type, what.exc_value, what.exc_traceback, "while cleaning up")
 
 
 class _Handler(logging.StreamHandler[TextIO]):

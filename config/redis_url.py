@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 Kind = Literal["single", "sentinel", "cluster"]
 
@@ -57,6 +57,14 @@ class RedisUrl:
     def login(self) -> str:
         """``user:password@`` as a URL has it, ``""`` without a password."""
         return f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@" if self.password else ""
+
+    @property
+    def without_login(self) -> str:
+        """The URL of one server without user and password."""
+        options = {
+            name: value for name, value in self.options.items() if name not in ("username", "password")
+        }
+        return f"{self.where}?{urlencode(options)}" if options else self.where
 
     @property
     def sentinel_options(self) -> dict[str, str]:

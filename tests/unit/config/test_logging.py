@@ -123,6 +123,45 @@ class TestOwnLines:
         assert output.count("bad key [32 bytes]") == 2
         assert output.count("signing failed") == 2
 
+    @pytest.mark.parametrize("as_json", [True, False])
+    def test_what_nobody_catches_is_masked_in_every_thread(self, as_json: bool) -> None:
+        output = run(
+            f"""
+            import atexit, faulthandler, os, threading
+            configure_logging("INFO", json={as_json}, secrets=[PASSWORD])
+            def fail(key=KEY):
+                local = key.hex()
+                faulthandler.dump_traceback()
+                raise ValueError(f"{{PASSWORD}} and {{local}}")
+            class Held:
+                def __repr__(self):
+                    return PASSWORD
+                def __del__(self):
+                    fail()
+            thread = threading.Thread(target=fail, name="keep-token")
+            thread.start()
+            thread.join()
+            Held()
+            atexit.register(os._exit, 0)  # the script ends as it should for this test
+            fail()
+            """
+        )
+        assert output.count("nobody caught this") == 3
+        for where in ("keep-token", "while cleaning up", "main"):
+            assert f"nobody caught this ({where})" in output
+        assert output.count("ValueError: ") == 3
+
+    def test_a_hook_of_a_crash_reporter_stays(self) -> None:
+        output = run(
+            """
+            import threading
+            sys.excepthook = threading.excepthook = sys.unraisablehook = print
+            configure_logging("INFO", secrets=[])
+            print(sys.excepthook is threading.excepthook is sys.unraisablehook is print)
+            """
+        )
+        assert output == "True\n"
+
     def test_a_second_call_replaces_the_first(self) -> None:
         lines = run(
             """
