@@ -28,9 +28,10 @@ _STATES = (State.AUTHORIZED, State.SIGNED, State.SUBMITTED, State.COMPLETED)
 _SIGNATURES = "s" * 2_500
 
 
-def _complete(ledger: RedisLedger, number: int) -> None:
+def complete(ledger: RedisLedger, session_id: str, number: int) -> None:
+    """Take one transfer through every state to COMPLETED, as the pipeline does."""
     data = bytes.fromhex("a9059cbb") + bytes(12) + bytes(20) + number.to_bytes(32)
-    intent = TradeIntent(f"ses_{1:016x}", f"benchmark {number}", (Execution(USDC, 0, data),), note="transfer")
+    intent = TradeIntent(session_id, f"record {number}", (Execution(USDC, 0, data),), note="transfer")
     record = ledger.enqueue(intent, now_ms=_NOW_MS + number, due_ms=_NOW_MS).record
     change = CounterChange("a3f0:spending", 1, 10**18, "spending-limits", 0, USDC)
     at = State.QUEUED
@@ -60,15 +61,15 @@ def main(records: int = RECORDS) -> int:
         start_local(Path(folder)) as server,
         redis.Redis.from_url(server.url, decode_responses=True, protocol=2) as client,
     ):
-        ledger = RedisLedger(server.url)
+        ledger, session_id = RedisLedger(server.url), f"ses_{1:016x}"
 
         def used() -> int:
             return int(client.info("memory")["used_memory"])
 
-        _complete(ledger, 0)  # scripts and what a session has once
+        complete(ledger, session_id, 0)  # scripts and what a session has once
         before = used()
         for number in range(1, records + 1):
-            _complete(ledger, number)
+            complete(ledger, session_id, number)
         with_records = used()
         archived = ArchivedRecords(client, where="benchmark")
         for raw in archived.ended_before(_NOW_MS * 2, limit=records + 1):
