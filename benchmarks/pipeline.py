@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from benchmarks import report
 from benchmarks.keys import vault_server
 from benchmarks.memory import complete
 from benchmarks.signing import Sdk, question, sdk_process
+from config.logging import configure_logging
 from tests.support.otlp import collector
 from tests.support.redis import start_local
 from tests.support.sdk import node_binary
@@ -42,8 +43,12 @@ from worker.devnet.stack import Stack
 from worker.devnet.valkey import LocalRedis
 from worker.execution.dispatch import celery_app, dispatcher
 from worker.execution.enqueue import enqueue
+from worker.execution.prepare import prepare
 from worker.execution.runtime import Runtime
+from worker.execution.sign import sign
+from worker.execution.submit import submit
 from worker.execution.tracing import trace_id
+from worker.execution.watch import tick
 from worker.intents.model import TradeIntent
 from worker.intents.states import FINAL, State
 from worker.ledger.redis_ledger import RedisLedger
@@ -235,12 +240,15 @@ class Ours:
 
 
 @contextmanager
-def ours(place: Stub, *, processes: int = 4, settings: dict[str, str] | None = None) -> Generator[Ours]:
+def ours(
+    place: Stub, *, processes: int = 4, workers: int = 1, settings: dict[str, str] | None = None
+) -> Generator[Ours]:
     """Our half, started and stopped.
 
     Args:
         place: chain and orchestrator.
-        processes: pool processes of the one worker.
+        processes: pool processes of a worker.
+        workers: 1, or 0 for nobody who takes messages.
         settings: further settings.
     """
     with ExitStack() as running:
@@ -262,6 +270,7 @@ def ours(place: Stub, *, processes: int = 4, settings: dict[str, str] | None = N
                     folder,
                     redis_url=server.url,
                     devnet=cast("Devnet", place),
+                    workers=workers,
                     concurrency=processes,
                     beat=False,
                     settings={"POLL_INITIAL_MS": "500"} | custody | (settings or {}),
@@ -284,6 +293,7 @@ def main(argv: list[str]) -> int:
         report.say(f"{report.machine()}; {options.rounds} rounds of {options.number} intents, in turn")
         ratio = _throughput(options.number, options.rounds, options.warm_up)
         if not options.brief:
+            _stages(options.number)
             _processes_and_delays(options.number)
             _latency(options.seconds)
             _history(options.number, options.history)
@@ -330,6 +340,46 @@ def _throughput(number: int, rounds: int, warm_up: int) -> float:
 def _sdk_round(sdk: Sdk, count: int) -> Cost:
     answer = sdk.ask({"count": count, "parallel": _PARALLEL})
     return Cost(count, answer["wall_us"] / 1e6, answer["cpu_us"] / 1e6)
+
+
+def _stages(number: int) -> None:
+    """Where the time goes: each stage of so many intents by itself, in this process, without any message."""
+    rows: list[Sequence[str]] = []
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        stub() as place,
+        ours(place, workers=0) as us,
+        pinned(_MEASURED),
+    ):
+        configure_logging("INFO", json=True, stream=nowhere)  # a worker's lines cost, too
+        runtime = Runtime(us.stack.settings, dispatch=lambda _stage, _intent_id: None)
+        stages: dict[str, Callable[[str], object]] = {
+            "prepare: judge, quote, explain, reserve": lambda name: prepare(runtime, name),
+            "sign: judge again, key from Vault, signatures": lambda name: sign(runtime, name),
+            "submit": lambda name: submit(runtime, name),
+        }
+        us.trade()
+        before_s, first = us.cpu_s(), time.process_time()
+        ids = [us.trade() for _ in range(number)]
+        rows.append(("enqueue, with the message", _ms(time.process_time() - first, number)))
+        for name, stage in stages.items():
+            stage(ids[0])  # connections
+            first = time.process_time()
+            for intent_id in ids[1:]:
+                stage(intent_id)
+            rows.append((name, _ms(time.process_time() - first, number - 1)))
+        time.sleep(0.6)  # the first poll is due half a second after the submit
+        first, polled = time.process_time(), 0
+        while polled < number:
+            polled += tick(runtime)
+        rows.append(("watch: one status", _ms(time.process_time() - first, polled)))
+        rows.append(("Redis, for all of these", _ms(us.cpu_s() - before_s, number)))
+    report.say()
+    report.table(("where the time goes", "CPU ms per intent"), rows)
+
+
+def _ms(seconds: float, count: int) -> str:
+    return f"{seconds * 1000 / max(1, count):.2f}"
 
 
 def _processes_and_delays(number: int) -> None:
