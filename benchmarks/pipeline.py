@@ -293,7 +293,7 @@ def main(argv: list[str]) -> int:
         report.say(f"{report.machine()}; {options.rounds} rounds of {options.number} intents, in turn")
         ratio = _throughput(options.number, options.rounds, options.warm_up)
         if not options.brief:
-            _stages(options.number)
+            stages(options.number)
             _processes_and_delays(options.number)
             _latency(options.seconds)
             _history(options.number, options.history)
@@ -342,7 +342,7 @@ def _sdk_round(sdk: Sdk, count: int) -> Cost:
     return Cost(count, answer["wall_us"] / 1e6, answer["cpu_us"] / 1e6)
 
 
-def _stages(number: int) -> None:
+def stages(number: int) -> None:
     """Where the time goes: each stage of so many intents by itself, in this process, without any message."""
     rows: list[Sequence[str]] = []
     with (
@@ -353,7 +353,7 @@ def _stages(number: int) -> None:
     ):
         configure_logging("INFO", json=True, stream=nowhere)  # a worker's lines cost, too
         runtime = Runtime(us.stack.settings, dispatch=lambda _stage, _intent_id: None)
-        stages: dict[str, Callable[[str], object]] = {
+        steps: dict[str, Callable[[str], object]] = {
             "prepare: judge, quote, explain, reserve": lambda name: prepare(runtime, name),
             "sign: judge again, key from Vault, signatures": lambda name: sign(runtime, name),
             "submit": lambda name: submit(runtime, name),
@@ -362,11 +362,11 @@ def _stages(number: int) -> None:
         before_s, first = us.cpu_s(), time.process_time()
         ids = [us.trade() for _ in range(number)]
         rows.append(("enqueue, with the message", _ms(time.process_time() - first, number)))
-        for name, stage in stages.items():
-            stage(ids[0])  # connections
+        for name, step in steps.items():
+            step(ids[0])  # connections
             first = time.process_time()
             for intent_id in ids[1:]:
-                stage(intent_id)
+                step(intent_id)
             rows.append((name, _ms(time.process_time() - first, number - 1)))
         time.sleep(0.6)  # the first poll is due half a second after the submit
         first, polled = time.process_time(), 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 import pytest
+import structlog
 
 from benchmarks import keys, memory, pipeline, policy, report, signing
 from tests.support.redis import RedisServer
@@ -59,6 +61,21 @@ class TestLastLines:
         redis_server.process()
         assert pipeline.main(["--brief", *TINY]) == 0
         assert re.fullmatch(rf"throughput_ratio_vs_sdk={NUMBER}", last_line(capsys))
+
+    def test_where_the_time_goes(
+        self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer, vault_server: VaultServer
+    ) -> None:
+        redis_server.process()
+        root = logging.getLogger()
+        before = list(root.handlers), root.level
+        try:
+            pipeline.stages(3)
+        finally:  # it logs as a worker does, to nowhere
+            root.handlers[:], root.level = before
+            structlog.reset_defaults()
+        table = capsys.readouterr().out
+        for stage in ("enqueue", "prepare", "sign", "submit", "watch", "Redis"):
+            assert re.search(rf"^{stage}.* {NUMBER}$", table, re.MULTILINE), table
 
 
 class TestHonesty:
