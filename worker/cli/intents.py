@@ -329,6 +329,8 @@ def _found(services: Runtime, intent_id: str) -> tuple[IntentRecord, int]:
         if not found:
             error.fix = "set SESSION_EXECUTOR_ARCHIVE_DIR to the folder that holds its archive file"
             raise
+        if problem := found.problem(services.sealer):
+            note(f"warning: its line in the archive is not known to be ours: {problem}")
         return found.record(), found.archived_ms
 
 

@@ -173,19 +173,46 @@ def archive(
 @app.command()
 def restore_archive(
     paths: Annotated[list[Path], typer.Argument(help="Archive folders or files.")],
+    unsealed: Annotated[
+        bool,
+        typer.Option(
+            "--unsealed", help="Also what has no seal of ours: of an older version, or of a key that is gone."
+        ),
+    ] = False,
 ) -> None:
-    """After a loss of the ledger: let Redis know again that the keys of archived intents were used."""
+    """After a loss of the ledger: let Redis know again that the keys of archived intents were used.
+
+    All of it is checked first. What somebody else has written would keep keys from being used.
+    """
     from worker.ledger.archive import Archive, files_of
 
     services = runtime()
     put = seen = 0
     with change(services, "archive restored", files=", ".join(map(str, paths))) as made:
-        for path in files_of(paths):
+        files = files_of(paths)
+        if not unsealed:
+            for path in files:
+                _require_sealed(services, path)
+        made.say(unsealed=unsealed)
+        for path in files:
             for found in Archive.read(path):
                 seen += 1
                 put += services.archived.remember(found.raw.intent_id, found.raw.tombstone(found.archived_ms))
         made.say(read=seen, remembered=put)
     print_line(f"{seen} archived intents read, {put} of them were not known to the ledger")
+
+
+def _require_sealed(services: Runtime, path: Path) -> None:
+    from worker.ledger.archive import Archive
+    from worker.sealing import ForgedError
+
+    for found in Archive.read(path):
+        if problem := found.problem(services.sealer):
+            raise ForgedError(
+                f"{found.raw.intent_id}: {problem}",
+                field=str(path),
+                fix="find out who wrote it, or restore the file from its backup; --unsealed takes it as it is",
+            )
 
 
 def _what_counts_now(services: Runtime) -> str:

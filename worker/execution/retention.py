@@ -31,12 +31,13 @@ def archive_old(runtime: Runtime, *, after_days: int | None = None, run_s: float
 
     Raises:
         ArchiveError: the folder cannot be written; nothing was trimmed.
+        KeyStoreError: what is written cannot be sealed; nothing was trimmed.
         LedgerUnavailableError: what is archived and not yet trimmed is archived once more by the next run.
     """
     folder = runtime.settings.archive_dir
     if folder is None:
         return 0
-    archive, ledger = Archive(folder), runtime.archived
+    archive, ledger = Archive(folder, runtime.sealer), runtime.archived
     days = runtime.settings.archive_after_days if after_days is None else after_days
     before_ms = runtime.now_ms() - days * _DAY_MS
     deadline = time.monotonic() + run_s

@@ -2,9 +2,9 @@
 
 One file for each batch, ``intents-<UTC time>-<unix ms>.jsonl.gz``, mode 0600. A line is
 
-    {"intent_id": …, "archived_ms": …, "values": {the record's hash}, "history": [{…}, …]}
+    {"archived_ms": …, "seal": …, "intent_id": …, "values": {the record's hash}, "history": [{…}, …]}
 
-with every value as Redis had it, but for the signed body: nobody needs the signatures of a trade that has ended.
+with every value as Redis had it, but for the signed body: nobody needs the signatures of a trade that has ended. The seal (``worker/sealing.py``) is over all of the line.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from worker.intents.states import State
 from worker.json_depth import check_depth
 from worker.ledger import codec
 from worker.ledger.tombstone import Tombstone
+from worker.sealing import Sealer
 
 FIELD = "SESSION_EXECUTOR_ARCHIVE_DIR"
 #: Not archived: signatures, and what only says who worked on it last.
@@ -55,10 +56,15 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """A record out of an archive file."""
+    """A record out of an archive file, and the seal of its line, "" for one of an older version."""
 
     raw: RawRecord
     archived_ms: int
+    seal: str = ""
+
+    def problem(self, sealer: Sealer) -> str:
+        """Why the line is not as this program wrote it, ``""`` if it is. Raises KeyStoreError."""
+        return sealer.problem(self.seal, "archive", *_sealed(self.raw, self.archived_ms))
 
     def record(self) -> IntentRecord:
         """The record, without its signed body. Raises LedgerInconsistentError."""
@@ -70,16 +76,18 @@ class Archive:
 
     Args:
         directory: made with mode 0700 if it is missing.
+        sealer: seals what is written; None: nothing is sealed.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, sealer: Sealer | None = None) -> None:
         self._directory = directory.expanduser()
+        self._sealer = sealer
 
     def write(self, records: Sequence[RawRecord], *, now_ms: int) -> int:
         """Write one file and see it on disk; returns the archive time (unix ms) that names it.
 
         Raises:
-            ArchiveError: nothing was written.
+            ArchiveError, KeyStoreError: nothing was written.
         """
         lines = [
             json.dumps(
@@ -98,7 +106,10 @@ class Archive:
             while list(self._directory.glob(f"intents-*-{stamp}.jsonl.gz")):
                 stamp += 1
             # the time comes first in each line, and is known only now
-            text = "".join(f'{{"archived_ms":{stamp},{line[1:]}\n' for line in lines)
+            text = "".join(
+                f'{{"archived_ms":{stamp},"seal":"{self._seal(raw, stamp)}",{line[1:]}\n'
+                for raw, line in zip(records, lines, strict=True)
+            )
             self._put(self._name(stamp), gzip.compress(text.encode()))
         except OSError as error:
             raise ArchiveError(
@@ -107,6 +118,9 @@ class Archive:
                 fix="name a folder of our own with room on its disk",
             ) from error
         return stamp
+
+    def _seal(self, raw: RawRecord, stamp: int) -> str:
+        return "" if self._sealer is None else self._sealer.seal("archive", *_sealed(raw, stamp))
 
     def find(self, intent_id: str, archived_ms: int) -> Archived | None:
         """The record of a tombstone; None if this folder does not hold its file.
@@ -183,4 +197,16 @@ def _archived(line: str) -> Archived:
     check_depth(line)
     value: dict[str, Any] = json.loads(line)
     history = [json.dumps(entry) for entry in value["history"]]
-    return Archived(RawRecord(value["intent_id"], value["values"], history), int(value["archived_ms"]))
+    raw = RawRecord(value["intent_id"], value["values"], history)
+    return Archived(raw, int(value["archived_ms"]), str(value.get("seal", "")))
+
+
+def _sealed(raw: RawRecord, archived_ms: int) -> list[str]:
+    """What the seal of a line is over: the same before it is written and after it was read."""
+    values = {name: value for name, value in raw.values.items() if name not in _LEFT_OUT}
+    history = [json.loads(line) for line in raw.history]
+    return [
+        raw.intent_id,
+        str(archived_ms),
+        *(json.dumps(part, sort_keys=True) for part in (values, history)),
+    ]

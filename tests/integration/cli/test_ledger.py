@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -70,8 +71,18 @@ def test_what_is_archived_is_shown_from_its_file(
         words = command("ledger", "restore-archive", str(tmp_path / "archive"))[1]
         assert words.strip() == "1 archived intents read, 1 of them were not known to the ledger"
         assert client.hlen(tombstones) == 1
+        client.delete(tombstones)
+        [path] = (tmp_path / "archive").glob("*.gz")
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"CANCELED", b"FAILED")))
+        code, _, err = command("ledger", "restore-archive", str(tmp_path / "archive"))
+        assert code == 1
+        assert f"{intent}: its seal does not fit its content" in err
+        assert client.hlen(tombstones) == 0
+        assert command("ledger", "restore-archive", "--unsealed", str(tmp_path / "archive"))[0] == 0
+        code, _, err = command("intents", "show", intent)
+        assert "is not known to be ours" in err
     monkeypatch.setenv("SESSION_EXECUTOR_ARCHIVE_DIR", str(tmp_path / "elsewhere"))
     code, _, err = command("intents", "show", intent)
     assert code == 2
-    assert "has ended as CANCELED and is archived" in err
+    assert "has ended as FAILED and is archived" in err
     assert command("ledger", "restore-archive", str(tmp_path / "nowhere"))[0] == 2

@@ -200,6 +200,34 @@ class TestIdempotency:
         assert not enqueue(pipeline.runtime, intent).created
 
 
+class TestSeals:
+    """A line says what a record was when it left Redis; whoever edits the file is found out."""
+
+    def test_an_edit_and_a_line_without_a_seal(self, pipeline: Pipeline) -> None:
+        completed(pipeline, "salary of May")
+        in_days(pipeline, 91)
+        archive_old(pipeline.runtime)
+        [path] = files(pipeline)
+        sealer = pipeline.runtime.sealer
+        [found] = Archive.read(path)
+        assert found.problem(sealer) == ""
+        good = json.loads(gzip.decompress(path.read_bytes()))
+        for change in (
+            {"archived_ms": good["archived_ms"] + 1},
+            {"values": {**good["values"], "note": "edited"}},
+            {"values": {name: text for name, text in good["values"].items() if name != "note"}},
+            {"history": good["history"][:-1]},
+            {"seal": ""},
+        ):
+            path.write_bytes(gzip.compress(json.dumps({**good, **change}).encode()))
+            [found] = Archive.read(path)
+            assert found.problem(sealer), change
+        del good["seal"]
+        path.write_bytes(gzip.compress(json.dumps(good).encode()))
+        [found] = Archive.read(path)
+        assert found.problem(sealer) == "it has no seal"
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "intents-20260101T000000Z-1.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"intent_id": 1}\n'))
