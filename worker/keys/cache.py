@@ -111,7 +111,7 @@ class KeyCache:
 
     def drop(self) -> None:
         """Wipe everything that is kept."""
-        with self._lock:
+        with self._own():
             for kept in self._kept.values():
                 kept.key.wipe()
             self._kept.clear()
@@ -119,8 +119,7 @@ class KeyCache:
     # ------------------------------------------------------------------ inside
 
     def _copy_of(self, name: tuple[str, str], watched: str | None, stamp: str) -> SecretKey | None:
-        with self._lock:
-            self._forget_parents()
+        with self._own():
             kept = self._kept.get(name)
             if kept is None:
                 return None
@@ -130,8 +129,7 @@ class KeyCache:
             return None
 
     def _keep(self, name: tuple[str, str], kept: _Kept) -> None:
-        with self._lock:
-            self._forget_parents()
+        with self._own():
             if name in self._kept:
                 self._wipe(name)
             self._kept[name] = kept
@@ -139,22 +137,24 @@ class KeyCache:
                 self._looking = True
                 threading.Thread(target=self._look_after, name="key-cache", daemon=True).start()
 
-    def _forget_parents(self) -> None:
-        """A child of a fork has no thread that looks after the keys: it keeps none of its parent's."""
+    def _own(self) -> threading.Lock:
+        """The lock of this process. A child of a fork has no thread that looks after the keys: it keeps none of its parent's."""
         if self._pid != os.getpid():
-            self._pid, self._looking = os.getpid(), False
+            # the parent's thread may have held the old one at that moment, and is not here to let go of it
+            self._lock, self._pid, self._looking = threading.Lock(), os.getpid(), False
             for name in list(self._kept):
                 self._wipe(name)
+        return self._lock
 
     def _look_after(self) -> None:
         """Wipe what must not be kept any longer; ends with the last key. The body of a thread."""
         while True:
             time.sleep(self._look_s)
-            with self._lock:
+            with self._own():
                 names = list(self._kept)
             # not under the lock: a Redis that does not answer must not hold up who needs no cache
             now = {session_id: self._now(session_id) for session_id, _ in names}
-            with self._lock:
+            with self._own():
                 for name, kept in list(self._kept.items()):
                     changed = name[0] in now and now[name[0]] != kept.watched
                     if changed or time.monotonic() >= kept.until:
