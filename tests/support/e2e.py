@@ -52,17 +52,21 @@ class Trader:
         stack.devnet.register_account(ACCOUNT, owners=[address_of(OWNER_KEY)], usdc=1_000_000_000)
         stack.devnet.set_delays(**FAST)
 
-    def session_file(self, key_address: str, *, limit: int = 100_000_000) -> str:
-        """What the frontend exports after the owner's approval: ``limit`` base units of USDC within a day."""
-        until_ms = (int(time.time()) + 86_400) * 1000
-        return make_session_file(
-            OWNER_KEY, key_address, actions=[usdc_transfer(limit, valid_until_ms=until_ms)]
-        )
+    def session_file(self, key_address: str, *, limit: int = 100_000_000, nonce: int = 0) -> str:
+        """What the frontend exports after the owner's approval: ``limit`` base units of USDC within a day.
 
-    def import_session(self, key_address: str, *, limit: int = 100_000_000) -> RegisteredSession:
+        ``nonce`` counts the account's approvals that were used before.
+        """
+        until_ms = (int(time.time()) + 86_400) * 1000
+        actions = [usdc_transfer(limit, valid_until_ms=until_ms)]
+        return make_session_file(OWNER_KEY, key_address, actions=actions, nonce=nonce)
+
+    def import_session(
+        self, key_address: str, *, limit: int = 100_000_000, nonce: int = 0
+    ) -> RegisteredSession:
         """Approve and register a session of one of our keys."""
         session = verify(
-            load_session_file(self.session_file(key_address, limit=limit)),
+            load_session_file(self.session_file(key_address, limit=limit, nonce=nonce)),
             our_keys=[key_address],
             chain_id=self.runtime.settings.chain_id,
             now_s=int(time.time()),
