@@ -58,20 +58,22 @@ def show(
     who: Annotated[str, typer.Option(help="Only what they asked for: user@host, or user.")] = "",
     what: Annotated[str, typer.Option(help="Only changes of this kind, such as 'session paused'.")] = "",
     limit: Annotated[int, typer.Option(help="How many, the newest.", min=1)] = 50,
+    offset: Annotated[int, typer.Option(help="How many of the newest to skip.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """The newest lines, oldest first."""
     from worker.audit import lines
 
-    found: deque[dict[str, Any]] = deque(maxlen=limit)
+    found: deque[dict[str, Any]] = deque(maxlen=limit + offset)
     wanted = {"intent_id": intent, "event": event, "session_id": session, "what": what}
     for entry in lines(runtime().audit.path):
         if all(not text or entry.get(name) == text for name, text in wanted.items()) and (
             not who or who in _askers(entry)
         ):
             found.append(entry)
+    shown = list(found)[: max(0, len(found) - offset)]
     if as_json:
-        print_json(list(found))
+        print_json(shown)
         return
     print_table(
         ("line", "time", "event", "intent", "what"),
@@ -85,7 +87,7 @@ def show(
                     f"{name}={value}" for name, value in entry.items() if name not in _SHOWN and value != ""
                 ),
             )
-            for entry in found
+            for entry in shown
         ),
         empty="nothing yet",
     )

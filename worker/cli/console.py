@@ -8,14 +8,14 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worker.cli.context import find_session, runtime
-from worker.cli.output import note, print_json, print_line, print_table, utc
+from worker.cli.output import bar, note, print_json, print_line, print_table, time_left, utc
 from worker.errors import InputError
 from worker.intents.states import FINAL, State
 from worker.intents.transfers import moved_by
@@ -29,7 +29,6 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SessionOption = Annotated[str | None, typer.Option("--session", help="Only of this session.")]
 
 _PAGE = 500
-_BAR = 20
 _DAY_MS = 86_400_000
 
 
@@ -267,9 +266,9 @@ def _print_survey(found: dict[str, Any]) -> None:
             (
                 session["session_id"] + (" (paused)" if session["paused"] else ""),
                 f"{budget['policy']} {budget['token']}".strip(),
-                _bar(int(budget["spent"]) + int(budget["reserved"]), int(budget["limit"])),
+                bar(int(budget["spent"]) + int(budget["reserved"]), int(budget["limit"])),
                 write(budget["token"], int(budget["limit"])) if budget["token"] else budget["limit"],
-                _left(session["ends_s"], now_s),
+                time_left(session["ends_s"], now_s),
             )
             for session in found["sessions"]
             for budget in session["budgets"]
@@ -283,19 +282,6 @@ def _print_survey(found: dict[str, Any]) -> None:
     )
 
 
-def _left(end_s: int | None, now_s: float) -> str:
-    if end_s is None:
-        return "no end"
-    return str(timedelta(seconds=int(end_s - now_s))) if end_s > now_s else "over"
-
-
-def _bar(used: int, limit: int) -> str:
-    """``[#####---------------]  25 %``; whole numbers only, so that no limit is too large for it."""
-    per_cent = min(100, used * 100 // limit) if limit else 100
-    full = per_cent * _BAR // 100
-    return f"[{'#' * full}{'-' * (_BAR - full)}] {per_cent:3} %"
-
-
 def _budget_row(budget: Budget, write: Any) -> tuple[str, ...]:
     def written(amount: int) -> str:
         return write(budget.token, amount) if budget.token else str(amount)
@@ -303,7 +289,7 @@ def _budget_row(budget: Budget, write: Any) -> tuple[str, ...]:
     return (
         f"{budget.policy} {budget.token}".strip(),
         *(written(amount) for amount in (budget.limit, budget.spent, budget.reserved)),
-        _bar(budget.used, budget.limit),
+        bar(budget.used, budget.limit),
     )
 
 

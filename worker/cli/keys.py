@@ -12,7 +12,7 @@ from eth_utils.address import to_checksum_address
 
 from worker.cli.changes import change
 from worker.cli.context import runtime
-from worker.cli.output import note, print_json, print_line, print_table, utc
+from worker.cli.output import ListLimit, ListOffset, note, print_json, print_line, print_table, utc
 from worker.errors import InputError, RefusedError, ServiceError
 
 if TYPE_CHECKING:
@@ -90,10 +90,20 @@ def import_key(
 
 
 @app.command("list")
-def list_keys(as_json: JsonFlag = False) -> None:
+def list_keys(
+    label: Annotated[str, typer.Option(help="Only those whose label holds this text.")] = "",
+    rotated: Annotated[
+        bool | None, typer.Option("--rotated/--current", help="Only those that were rotated, or were not.")
+    ] = None,
+    limit: ListLimit = 1_000,
+    offset: ListOffset = 0,
+    as_json: JsonFlag = False,
+) -> None:
     """The keys held and the sessions that they sign for, without secrets."""
     services = runtime()
-    held = list(services.keys.list())
+    held = [
+        key for key in services.keys.list() if label in key.label and rotated in (None, bool(key.rotated))
+    ][offset : offset + limit]
     sessions = _sessions_by_key(services, held)
     if as_json:
         print_json(

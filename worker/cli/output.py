@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 out = Console(highlight=False)
+
+#: How long a bar is, letters.
+_BAR = 20
+
+ListLimit = Annotated[int, typer.Option("--limit", help="How many.", min=1, max=10_000)]
+ListOffset = Annotated[int, typer.Option("--offset", help="How many to skip.", min=0)]
 
 #: No terminal has a width of its own; a table that is read by a program must not be folded at 80.
 _PIPE_WIDTH = 10_000
@@ -69,3 +76,17 @@ def utc(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         return f"unix second {seconds}"
+
+
+def time_left(end_s: int | None, now_s: float) -> str:
+    """How long until a unix second, in words."""
+    if not end_s:
+        return "no end"
+    return str(timedelta(seconds=int(end_s - now_s))) if end_s > now_s else "over"
+
+
+def bar(used: int, limit: int) -> str:
+    """``[#####---------------]  25 %``; whole numbers only, so that no limit is too large for it."""
+    per_cent = min(100, used * 100 // limit) if limit else 100
+    full = per_cent * _BAR // 100
+    return f"[{'#' * full}{'-' * (_BAR - full)}] {per_cent:3} %"

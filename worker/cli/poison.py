@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from config.settings import broker_of
-from worker.cli.changes import operator
+from worker.cli.changes import change
 from worker.cli.context import runtime, settings
 from worker.cli.output import note, print_json, print_line, print_table, utc
 from worker.errors import InputError
 
 if TYPE_CHECKING:
     from tasks.poison import Poison, PoisonBox
+    from worker.execution.runtime import Runtime
 
 app = typer.Typer(
     help="Messages that were set aside: requests that cannot be intents, and what is none of ours.",
@@ -115,7 +116,8 @@ def drop(
             entries = [_find(box, name) for name in which]
         else:
             entries = [entry for entry in box.newest(_ALL) if kind in (None, entry.kind)]
-        dropped = [entry for entry in entries if _drop(box, entry, why)]
+        services = runtime()
+        dropped = [entry for entry in entries if _drop(services, box, entry, why)]
     if as_json:
         print_json([entry.entry for entry in dropped])
         return
@@ -141,11 +143,12 @@ def replay(which: Which, as_json: JsonFlag = False) -> None:
                 problem, field=entry.poison_id or which, fix="drop it: `session-executor poison drop`"
             )
         services = runtime()
-        asked = unsealed_request(services, entry.request() or {})
-        enqueued = submit_request(services, asked, source="api")
-        record = enqueued.record
-        _audit("poison replayed", entry, "replayed by an operator", intent_id=record.intent_id)
-        box.drop(entry)
+        with change(services, "poison replayed", stops=False, **_facts(entry)) as made:
+            asked = unsealed_request(services, entry.request() or {})
+            enqueued = submit_request(services, asked, source="api")
+            record = enqueued.record
+            made.say(intent_id=record.intent_id)
+            box.drop(entry)
     if as_json:
         print_json({"intent_id": record.intent_id, "state": str(record.state), "created": enqueued.created})
         return
@@ -178,24 +181,21 @@ def _find(box: PoisonBox, which: str) -> Poison:
     return found[0]
 
 
-def _drop(box: PoisonBox, entry: Poison, why: str) -> bool:
-    dropped = box.drop(entry)
-    if dropped:
-        _audit("poison dropped", entry, why)
+def _drop(services: Runtime, box: PoisonBox, entry: Poison, why: str) -> bool:
+    with change(services, "poison dropped", stops=False, **_facts(entry), why=why) as made:
+        dropped = box.drop(entry)
+        made.say(after="gone" if dropped else "was gone already")
     return dropped
 
 
-def _audit(event: str, entry: Poison, why: str, **facts: Any) -> None:
-    runtime().audit.tell(
-        event,
-        poison_id=entry.poison_id,
-        kind=entry.kind,
-        queue=str(entry.entry["queue"]),
-        beginning=str(entry.entry["beginning"])[:_SHOWN],
-        who=operator(),
-        why=why,
-        **facts,
-    )
+def _facts(entry: Poison) -> dict[str, str]:
+    """What a line of the audit trail says of a message."""
+    return {
+        "poison_id": entry.poison_id,
+        "kind": entry.kind,
+        "queue": str(entry.entry["queue"]),
+        "beginning": str(entry.entry["beginning"])[:_SHOWN],
+    }
 
 
 @contextmanager

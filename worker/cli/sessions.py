@@ -14,9 +14,20 @@ import typer
 from eth_utils.address import to_checksum_address
 
 from worker.cli.changes import change, operator
-from worker.cli.context import find_session, runtime
-from worker.cli.output import note, print_json, print_line, print_table, utc
+from worker.cli.context import find_session, parsed, runtime
+from worker.cli.output import (
+    ListLimit,
+    ListOffset,
+    bar,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    time_left,
+    utc,
+)
 from worker.errors import InputError, ServiceError
+from worker.policies.fields import parse_address
 
 if TYPE_CHECKING:
     from worker.execution.prepare import ChainState
@@ -130,10 +141,23 @@ def import_session(
 
 
 @app.command("list")
-def list_sessions(as_json: JsonFlag = False) -> None:
+def list_sessions(
+    account: Annotated[str | None, typer.Option(help="Only of this account.")] = None,
+    paused: Annotated[
+        bool | None, typer.Option("--paused/--running", help="Only those that are paused, or are not.")
+    ] = None,
+    limit: ListLimit = 1_000,
+    offset: ListOffset = 0,
+    as_json: JsonFlag = False,
+) -> None:
     """The registered sessions."""
     services = runtime()
-    found = services.sessions.list(on_corrupt=lambda error: note(f"warning: {error}"))
+    wanted = None if account is None else parsed("--account", parse_address, account)
+    found = [
+        session
+        for session in services.sessions.list(on_corrupt=lambda error: note(f"warning: {error}"))
+        if wanted in (None, session.account) and paused in (None, session.paused)
+    ][offset : offset + limit]
     if as_json:
         print_json([_summary(session) for session in found])
         return
@@ -192,7 +216,9 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
         "account": f"{to_checksum_address(found.account)} ({found.account_kind})",
         "keys": ", ".join(to_checksum_address(owner) for owner in found.owners),
         "permission": "0x" + found.permission_id.hex(),
-        "ends": utc(found.expires_s) if found.expires_s else "never",
+        "ends": f"{utc(found.expires_s)} (time left: {time_left(found.expires_s, services.now_s)})"
+        if found.expires_s
+        else "never",
         "restricted": "yes" if found.restricted else f"NO: {_UNRESTRICTED}",
         "on chain": word or fine,
         "paused": "yes" if found.paused else "no",
@@ -219,7 +245,7 @@ def show_session(session: SessionArgument, as_json: JsonFlag = False) -> None:
         empty="no actions: the key may do anything",
     )
     print_table(
-        ("action", "limit", "allowed", "spent", "reserved", "left"),
+        ("action", "limit", "used", "allowed", "spent", "reserved", "left"),
         (_budget_row(found, budget, write) for budget in budgets if budget.policy != ENABLE_POLICY),
         empty="nothing is spent or reserved yet",
     )
@@ -457,6 +483,7 @@ def _budget_row(session: RegisteredSession, budget: Budget, write: AmountFormat)
     return (
         _action_of(session, budget.counter),
         budget.policy,
+        bar(budget.used, budget.limit),
         written(budget.limit),
         written(budget.spent)
         + (f", {written(budget.elsewhere)} elsewhere (see `sessions sync`)" if budget.elsewhere else ""),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worker.cli.changes import change, operator
-from worker.cli.context import options, runtime
-from worker.cli.output import note, print_json, print_line, print_table, utc
+from worker.cli.context import find_session, options, runtime
+from worker.cli.output import ListLimit, ListOffset, note, print_json, print_line, print_table, utc
 from worker.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,15 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_strategies(as_json: JsonFlag = False) -> None:
+def list_strategies(
+    session: Annotated[
+        str | None, typer.Option(help="Only of this session: its id, or the first digits of it.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Only of this kind, such as dca.")] = None,
+    limit: ListLimit = 1_000,
+    offset: ListOffset = 0,
+    as_json: JsonFlag = False,
+) -> None:
     """All strategies, with their last and next fire times."""
     from worker.execution.fire import all_strategies
     from worker.strategies.schedule import latest_slot, next_slot
@@ -37,6 +45,12 @@ def list_strategies(as_json: JsonFlag = False) -> None:
     services = runtime()
     now_s = services.now_s
     added = services.strategies.definitions()
+    of_session = None if session is None else find_session(services, session, field="--session").session_id
+    wanted = [
+        strategy
+        for strategy in all_strategies(services)
+        if of_session in (None, strategy.session) and kind in (None, strategy.kind)
+    ][offset : offset + limit]
     rows = [
         (
             strategy,
@@ -44,7 +58,7 @@ def list_strategies(as_json: JsonFlag = False) -> None:
             latest_slot(strategy, now_s),
             next_slot(strategy, now_s) if strategy.enabled else None,
         )
-        for strategy in all_strategies(services)
+        for strategy in wanted
     ]
     paused = {
         pause.switch.name: pause.why for pause in services.pauses.list() if pause.switch.kind == "strategy"
