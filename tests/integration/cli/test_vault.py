@@ -24,8 +24,9 @@ def room(vault_server: VaultServer) -> Generator[Room]:
 
 
 def environment(addr: str, token: str, mount: str) -> dict[str, str]:
-    """Settings of a machine whose keys are in Vault."""
+    """Settings of a machine whose keys are in Vault, and whose memory is the folder that a command is run in."""
     own = {"KEY_STORE": "vault", "VAULT_ADDR": addr, "VAULT_TOKEN": token, "VAULT_MOUNT": mount}
+    own["STATE_DIR"] = "state"
     return clean_environment(
         {f"SESSION_EXECUTOR_{name}": value for name, value in (own | {"VAULT_PREFIX": PREFIX}).items()}
     )
