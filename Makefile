@@ -8,6 +8,7 @@ TEST_PROCESSES ?= 4
 
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos restarts bench bench-sign bench-policy
 .PHONY: bench-keys bench-memory vault vault-faults leaks lock clean
+.PHONY: bench-keys bench-memory inflight vault vault-faults lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -76,6 +77,10 @@ bench-keys: $(VENV)/dev.stamp ## time to fetch a key from a real Vault
 
 bench-memory: $(VENV)/dev.stamp ## bytes of Redis per record, and per tombstone of an archived one
 	@$(BIN)/python -m benchmarks.memory
+
+INFLIGHT ?= 10000
+inflight: $(VENV)/dev.stamp ## CPU and connections of following INFLIGHT=10000 intents that stay PENDING (some 5 minutes)
+	@$(BIN)/python -m benchmarks.inflight --number $(INFLIGHT)
 
 vault: ## build Vault into the cache, as the tests would (6 to 15 minutes, once)
 	tests/support/build_vault.sh

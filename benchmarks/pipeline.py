@@ -165,7 +165,7 @@ class Ours:
     def __init__(self, stack: Stack, server: LocalRedis) -> None:
         self.stack = stack
         self._server = server
-        self.session = _session(ADDRESS)
+        self.session = session_of(ADDRESS)
         app = celery_app(stack.settings)
         self.runtime = Runtime(stack.settings, dispatch=dispatcher(app))
         self.runtime.sessions.put(self.session)
@@ -174,7 +174,7 @@ class Ours:
     def trade(self) -> str:
         """Enqueue one transfer; its intent id."""
         self._made += 1
-        intent = TradeIntent(self.session.session_id, f"benchmark {self._made}", (_transfer(),))
+        intent = TradeIntent(self.session.session_id, f"benchmark {self._made}", (transfer(),))
         return enqueue(self.runtime, intent).record.intent_id
 
     def round(self, count: int) -> Cost:
@@ -211,7 +211,7 @@ class Ours:
     def cpu_s(self) -> float:
         """CPU seconds of the workers with all their children, and of Redis."""
         groups = {worker.pid for worker in self.stack.workers}
-        return sum(cpu for pid, group, cpu in _processes() if group in groups or pid == self._server.pid)
+        return sum(cpu for pid, group, cpu in all_processes() if group in groups or pid == self._server.pid)
 
     @contextmanager
     def stopped(self) -> Generator[None]:
@@ -305,10 +305,10 @@ def main(argv: list[str]) -> int:
 def _throughput(number: int, rounds: int, warm_up: int) -> float:
     with stub() as place, sdk_side() as sdk, ours(place) as us:
         asked = question(us.session, {})
-        transfer = _transfer()
+        call = transfer()
         asked |= {
             "url": place.url,
-            "call": {"to": transfer.to, "data": "0x" + transfer.data.hex()},
+            "call": {"to": call.to, "data": "0x" + call.data.hex()},
             "session": asked["session"] | {"actions": _actions()},
         }
         with us.stopped():
@@ -450,7 +450,8 @@ def _history(number: int, records: int) -> None:
     report.table(("final records of the session", "CPU ms per intent", "Redis bytes per final record"), rows)
 
 
-def _session(key_address: str) -> RegisteredSession:
+def session_of(key_address: str) -> RegisteredSession:
+    """A session of one of our keys that may transfer USDC."""
     file = make_session_file(OWNER_KEY, key_address, actions=[_action()])
     return recompute(load_session_file(file))
 
@@ -464,12 +465,13 @@ def _actions() -> list[dict[str, Any]]:
     return json.loads(make_session_file(actions=[_action()]))["actions"]
 
 
-def _transfer() -> Execution:
+def transfer() -> Execution:
+    """What every intent of the benchmark does: 10 USDC to somebody."""
     data = bytes.fromhex("a9059cbb") + bytes(12) + bytes.fromhex(_RECIPIENT[2:]) + (10_000_000).to_bytes(32)
     return Execution(USDC, 0, data)
 
 
-def _processes() -> Iterator[tuple[int, int, float]]:
+def all_processes() -> Iterator[tuple[int, int, float]]:
     """(process id, process group, CPU seconds with those of children that were waited for) of every process."""
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():

@@ -13,6 +13,7 @@ const chain = JSON.parse(recorded).elements[0].chainId
 const word = (value) => value.toString(16).padStart(64, '0')
 const nonce = () => BigInt(`0x${randomBytes(32).toString('hex')}`).toString()
 let pending = false
+let polls = 0
 
 function quote(request) {
   const op = JSON.parse(recorded)
@@ -75,8 +76,10 @@ function rpc({ id, method }) {
 function answer(method, url, body) {
   if (url === '/') return [200, Array.isArray(body) ? body.map(rpc) : rpc(body)]
   if (url === '/pending') return [200, { pending: (pending = body.pending) }]
+  if (url === '/polls') return [200, { polls }]
   if (url.startsWith('/intents/route')) return [200, quote(body)]
   if (method === 'POST') return [201, { result: { id: body.signedIntentOp.nonce, status: 'PENDING' } }]
+  polls += 1
   return [200, status()]
 }
 

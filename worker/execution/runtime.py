@@ -89,6 +89,8 @@ class Runtime:
         self.hanging: set[str] = set()
         #: Strategy -> its session and guardrails as this process has last stored them.
         self.stored_guardrails: dict[str, tuple[str, str]] = {}
+        #: Whether more intents are due than can be polled at the SDK's cadence.
+        self.crowded = False
         #: When this process last looked whether the ledger is whole, unix ms.
         self.looked_ms = 0
         #: When it last looked for what becomes of intents that were completed early, unix ms.

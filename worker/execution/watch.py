@@ -53,6 +53,9 @@ log = structlog.get_logger(__name__)
 #: Records looked at in one tick, and how many of them at the same time.
 BATCH = 100
 PARALLEL = 8
+#: How long an intent of some age is left alone when they are too many for the SDK's cadence: then the young ones, and what
+#: a crash has left lying, still come up in time. Halved at each poll once they are not.
+CROWDED_MS = 60_000
 #: How often a process that ticks holds the ledger against its machine's marks: one round trip.
 LOOK_EVERY_MS = 5_000
 #: Over how long polls are spread that were held back until the same moment.
@@ -91,6 +94,7 @@ def tick(runtime: Runtime) -> int:
         limit=BATCH,
         on_broken=partial(refuse_forged, runtime),
     )
+    runtime.crowded = _is_crowded(runtime, len(records))
     to_poll = [record for record in records if _is_out(record)]
     for record in sorted(records, key=lambda record: not record.intent.urgent):
         if not _is_out(record):
@@ -102,6 +106,21 @@ def tick(runtime: Runtime) -> int:
         with ThreadPoolExecutor(min(PARALLEL, len(to_poll)), thread_name_prefix="poll") as pool:
             list(pool.map(partial(_poll_safely, runtime), to_poll))
     return len(records)
+
+
+def _is_crowded(runtime: Runtime, taken: int) -> bool:
+    """Whether what is still due is more than one process's ticks get through within the SDK's longer delay."""
+    settings = runtime.settings
+    most = BATCH * settings.poll_later_ms // settings.tick_ms
+    return taken >= BATCH and runtime.ledger.count_due(now_ms=runtime.now_ms()) > most
+
+
+def _spaced(runtime: Runtime, record: IntentRecord, delay_ms: int) -> int:
+    """The SDK's delay, or a longer one for an intent of some age while there are too many of them."""
+    if _watched_ms(runtime, record) < runtime.settings.poll_later_after_ms:
+        return delay_ms
+    last_ms = int(record.fields.get("spaced_ms") or 0)
+    return max(delay_ms, CROWDED_MS if runtime.crowded else last_ms // 2)
 
 
 def _ask_for_signer(runtime: Runtime, record: IntentRecord) -> None:
@@ -202,6 +221,14 @@ def _act(runtime: Runtime, record: IntentRecord, status: IntentStatus) -> None:
     if _watched_ms(runtime, record) >= runtime.settings.watch_attention_ms:
         delay_ms = max(delay_ms, runtime.settings.watch_stale_ms)
     facts |= {"attention": attention, "reason": reason, "poll_delay_ms": str(_next_poll(runtime, record))}
+    spaced_ms = _spaced(runtime, record, delay_ms)
+    if spaced_ms > delay_ms:
+        # not all at the same moment again
+        spread_ms = random.randrange(spaced_ms // 4)  # noqa: S311 - a spread, no secret
+        delay_ms = max(delay_ms, spaced_ms - spread_ms)
+        facts["spaced_ms"] = str(spaced_ms)
+    elif record.fields.get("spaced_ms"):
+        facts["spaced_ms"] = ""
     due_ms = runtime.now_ms() + delay_ms
     if record.state is State.SIGNED:  # the lost reply is found: it was accepted
         facts["watch_from_ms"] = str(runtime.now_ms())

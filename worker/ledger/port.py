@@ -220,6 +220,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def count_due(self, *, now_ms: int) -> int:
+        """How many open records' due time has passed. Raises LedgerUnavailableError."""
+        ...
+
     def take_due(
         self,
         *,

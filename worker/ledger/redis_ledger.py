@@ -508,19 +508,26 @@ class RedisLedger:
         return [record for page in _pages(ids, _PAGE) for record in self._read(page, on_broken)]
 
     def _take(self, index: str, *, now_ms: int, push_back_ms: int, limit: int) -> list[str]:
+        ids: list[str] = []
+        for digits, share in _shares(self._waiting(index, now_ms), limit).items():
+            key = keys.of_session(digits, index)
+            taken: list[str] = self._run("take_due", (key,), (now_ms, now_ms + push_back_ms, share))
+            ids += taken
+        return ids
+
+    def count_due(self, *, now_ms: int) -> int:
+        """How many open records' due time has passed. Raises LedgerUnavailableError."""
+        return sum(self._waiting("open", now_ms).values())
+
+    def _waiting(self, index: str, now_ms: int) -> dict[str, int]:
+        """How many are due by session, in random order."""
         sessions = self._sessions()
         random.shuffle(sessions)
         with connection.named_errors(self.where, writes=False):
             pipe = self._redis.pipeline(transaction=False)
             for digits in sessions:
                 pipe.zcount(keys.of_session(digits, index), "-inf", now_ms)
-            waiting = dict(zip(sessions, cast("list[int]", pipe.execute()), strict=True))
-        ids: list[str] = []
-        for digits, share in _shares(waiting, limit).items():
-            key = keys.of_session(digits, index)
-            taken: list[str] = self._run("take_due", (key,), (now_ms, now_ms + push_back_ms, share))
-            ids += taken
-        return ids
+            return dict(zip(sessions, cast("list[int]", pipe.execute()), strict=True))
 
     # --- what was completed before the orchestrator's last word
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import structlog
 
-from benchmarks import keys, memory, pipeline, policy, report, signing
+from benchmarks import inflight, keys, memory, pipeline, policy, report, signing
 from tests.support.redis import RedisServer
-from tests.support.sdk import sdk_dir
+from tests.support.sdk import node_binary, sdk_dir
 from tests.support.vault import VaultServer
 
 pytestmark = pytest.mark.services
@@ -76,6 +76,16 @@ class TestLastLines:
         table = capsys.readouterr().out
         for stage in ("enqueue", "prepare", "sign", "submit", "watch", "Redis"):
             assert re.search(rf"^{stage}.* {NUMBER}$", table, re.MULTILINE), table
+
+    def test_many_intents_in_flight(
+        self, capsys: pytest.CaptureFixture[str], redis_server: RedisServer
+    ) -> None:
+        node_binary()
+        redis_server.process()
+        assert inflight.main(["--number", "20", "--rounds", "3", "--warm-up", "1"]) == 0
+        figures = re.fullmatch(rf"in_flight=20 cpu_share={NUMBER} connections_max=(\d+)", last_line(capsys))
+        assert figures
+        assert int(figures[2]) >= 2  # Redis and the orchestrator
 
 
 class TestHonesty:
