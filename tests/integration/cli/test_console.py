@@ -134,6 +134,13 @@ def test_report_of_a_day(busy: Busy, command: Run) -> None:
     assert pipeline.ledger.get(ids["queued"]).state is State.QUEUED
 
 
+def test_a_session_shows_its_limits_as_bars_with_the_time_left(busy: Busy, command: Run) -> None:
+    pipeline, _ = busy
+    out = command("sessions", "show", pipeline.session.session_id)[1]
+    assert "[###############-----]  75 %" in out
+    assert "(time left: 23:5" in out
+
+
 def test_watch_looks_as_often_as_asked(busy: Busy, command: Run) -> None:
     code, out, _ = command("watch", "--every", "0.2", "--times", "2")
     assert code == 0

@@ -97,9 +97,3 @@ def test_they_do_it(command: Run, filled: str) -> None:
     code, _, err = command("sessions", "list", "--account", "nobody")
     assert code == 2
     assert err.startswith("error: --account: ")
-
-
-def test_a_session_shows_its_limits_as_bars_with_the_time_left(command: Run, filled: str) -> None:
-    out = command("sessions", "show", filled)[1]
-    assert "(time left: 23:59:" in out
-    assert "nothing is spent or reserved yet" in out
