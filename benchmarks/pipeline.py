@@ -241,7 +241,7 @@ class Ours:
 
 @contextmanager
 def ours(
-    place: Stub, *, processes: int = 4, workers: int = 1, settings: dict[str, str] | None = None
+    place: Stub, *, processes: int = 2, workers: int = 1, settings: dict[str, str] | None = None
 ) -> Generator[Ours]:
     """Our half, started and stopped.
 

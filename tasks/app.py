@@ -6,6 +6,7 @@ A worker that serves no queue of signing (``--queues``) asks for no session key 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import threading
@@ -347,8 +348,17 @@ app.conf.beat_schedule = _beat_schedule()
 @worker_init.connect
 def _preload(**_: Any) -> None:
     """Load once, before the pool forks, what the runtime would otherwise load in every child at its first intent."""
-    for module in ("worker.chain.reader", "worker.keys.keystore", "worker.keys.vault"):
+    for module in (
+        "worker.chain.reader",
+        "worker.keys.keystore",
+        "worker.keys.record_keys",
+        "worker.keys.vault",
+        "worker.execution.trade",
+    ):
         import_module(module)
+    # what is loaded stays: the garbage collector of no child looks through it again, or takes a copy of its pages
+    gc.collect()
+    gc.freeze()
 
 
 @worker_ready.connect
