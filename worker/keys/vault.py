@@ -39,6 +39,7 @@ from worker.keys.errors import (
     KeyStoreTokenExpiredError,
     KeyStoreUnavailableError,
 )
+from worker.keys.memory import no_locals_in_errors
 from worker.keys.port import KeyInfo, SecretKey
 from worker.keys.secp256k1 import checked_label, generate, parse_address
 from worker.keys.transit import CIPHERTEXT, PLAIN, Transit, form_of, stored_key
@@ -187,6 +188,7 @@ class VaultKeyStore:
         if isinstance(self._login_by.auth, TokenAuth):
             self._call("", VaultHttp.lookup_self)
 
+    @no_locals_in_errors()
     def unwrap(self) -> None:
         """Take a wrapped secret id out of its wrapping token; nothing to do otherwise.
 
@@ -574,6 +576,7 @@ class VaultKeyStore:
 
     # ------------------------------------------------------------------ one operation
 
+    @no_locals_in_errors()
     def _call(self, address: str, operation: Callable[[VaultHttp], T]) -> T:
         """Run ``operation`` with a live token, bounded retries and, where that is possible, one new login on 403."""
         deadline = time.monotonic() + self._timeout_s * DEADLINE_TIMEOUTS
@@ -841,6 +844,7 @@ class VaultKeyStore:
                 consequence="signing stops when it ends; hand out a new token or use an AppRole",
             )
 
+    @no_locals_in_errors()
     def renew_if_due(self, connection: _Connection) -> bool:
         """One look of the keeper at the token of ``connection``; False when it has no more to do.
 

@@ -106,8 +106,9 @@ class TestWait:
         assert [(b["limit"], b["spent"], b["reserved"]) for b in spent] == [("15000000", "10000000", "0")]
         shown = command("sessions", "show", session)[1]
         row = next(line for line in shown.splitlines() if "│ spending-limits │" in line)
-        assert [cell.strip() for cell in row.split("│")][2:7] == [
+        assert [cell.strip() for cell in row.split("│")][2:8] == [
             "spending-limits",
+            "[#############-------]  66 %",
             "15 USDC",
             "10 USDC",
             "0 USDC",
