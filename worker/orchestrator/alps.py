@@ -19,8 +19,7 @@ from worker.orchestrator.errors import (
     SimulationFailedError,
 )
 from worker.orchestrator.http import Reply
-from worker.orchestrator.jwt_auth import JwtSigner
-from worker.orchestrator.port import ApiVersion, Brake, IntentStatus, Quote, SubmitResult
+from worker.orchestrator.port import ApiVersion, IntentStatus, Quote, SubmitResult
 
 API_VERSION: ApiVersion = "2026-01.alps"
 
@@ -37,38 +36,9 @@ _NOT_FOUND = ("Order bundle not found", "No such intent with nonce")
 
 
 class AlpsOrchestrator(Client):
-    """An orchestrator that speaks alps.
+    """An orchestrator that speaks alps. See ``Client`` for what it is made with."""
 
-    Args:
-        base_url: https, or http on loopback.
-        api_key: sent as ``x-api-key``; not used with ``jwt``.
-        timeout_ms: bound on one exchange.
-        jwt: signs tokens that are sent instead of the key.
-        http_hosts: hosts that plain http may go to, beside this machine.
-
-    Raises:
-        InputError: the URL or the key cannot be used; shows neither.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        api_key: str,
-        timeout_ms: int,
-        jwt: JwtSigner | None = None,
-        http_hosts: frozenset[str] = frozenset(),
-        brake: Brake | None = None,
-    ) -> None:
-        super().__init__(
-            API_VERSION,
-            base_url,
-            api_key=api_key,
-            timeout_ms=timeout_ms,
-            jwt=jwt,
-            http_hosts=http_hosts,
-            brake=brake,
-        )
+    VERSION = API_VERSION
 
     def quote(self, request: Mapping[str, Any]) -> Quote:
         """POST /intents/route. Raises OrchestratorError subclasses."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn, TypeVar, cast
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 from worker.errors import InputError
 from worker.orchestrator import exact_json
@@ -46,10 +46,9 @@ _MAX_ID = 200
 
 
 class Client:
-    """One orchestrator spoken to in one version; a version's class adds its endpoints and its errors.
+    """One orchestrator spoken to in one version; a version's class adds its name, its endpoints and its errors.
 
     Args:
-        version: sent as ``x-api-version``, always.
         base_url: https, or http on loopback.
         api_key: sent as ``x-api-key``; not used with ``jwt``.
         timeout_ms: bound on one exchange.
@@ -61,9 +60,11 @@ class Client:
         InputError: the URL or the key cannot be used; shows neither.
     """
 
+    VERSION: ClassVar[ApiVersion]
+    """Sent as ``x-api-version``, always."""
+
     def __init__(
         self,
-        version: ApiVersion,
         base_url: str,
         *,
         api_key: str,
@@ -81,7 +82,6 @@ class Client:
                 field="SESSION_EXECUTOR_ORCHESTRATOR_API_KEY",
                 fix="copy the key again, without what surrounds it",
             )
-        self._version: ApiVersion = version
         self._api_key = "" if jwt is not None else api_key
         self._jwt = jwt
         rules = Rules("SESSION_EXECUTOR_ORCHESTRATOR_URL", http_hosts)
@@ -92,7 +92,7 @@ class Client:
                 "content-type": "application/json",
                 "x-api-key": api_key,
                 # SDK 1.15 leaves this out on submit and lives on the default; we always say it
-                "x-api-version": version,
+                "x-api-version": self.VERSION,
             },
             timeout_ms=timeout_ms,
         )
@@ -100,7 +100,7 @@ class Client:
     @property
     def version(self) -> ApiVersion:
         """The version it speaks."""
-        return self._version
+        return self.VERSION
 
     def check(self) -> str:
         """Ask for an account's portfolio with our key, since GET /chains needs none.
@@ -115,7 +115,7 @@ class Client:
             self.object(reply, expect=200)
         elif not self.has_envelope(reply):
             raise self.unreadable(reply, f"HTTP {reply.status} without the API's error envelope")
-        return f"answers with our {'key' if self._jwt is None else 'token'} ({self._version})"
+        return f"answers with our {'key' if self._jwt is None else 'token'} ({self.VERSION})"
 
     def chains(self) -> SupportedChains:
         """GET /chains. Raises OrchestratorError subclasses."""
