@@ -7,6 +7,7 @@ instead of sleeps. Where the SDK gives up (210 s) or raises (404, 502), we ask f
 from __future__ import annotations
 
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -53,6 +54,9 @@ log = structlog.get_logger(__name__)
 #: Records looked at in one tick, and how many of them at the same time.
 BATCH = 100
 PARALLEL = 8
+#: How long a tick begins polls. With an orchestrator that hangs, each takes its whole timeout, and a batch of them would
+#: take longer than a task may.
+POLLING_S = 10.0
 #: How long an intent of some age is left alone when they are too many for the SDK's cadence: then the young ones, and what
 #: a crash has left lying, still come up in time. Halved at each poll once they are not.
 CROWDED_MS = 60_000
@@ -100,11 +104,13 @@ def tick(runtime: Runtime) -> int:
         if not _is_out(record):
             _ask_for_signer(runtime, record)
             send(runtime, STAGES[record.state], record.intent)
+    to_poll.sort(key=lambda record: not record.intent.urgent)
+    until_s = time.monotonic() + POLLING_S
     if len(to_poll) == 1:
-        _poll_safely(runtime, to_poll[0])
+        _poll_safely(runtime, to_poll[0], until_s)
     elif to_poll:
         with ThreadPoolExecutor(min(PARALLEL, len(to_poll)), thread_name_prefix="poll") as pool:
-            list(pool.map(partial(_poll_safely, runtime), to_poll))
+            list(pool.map(partial(_poll_safely, runtime, until_s=until_s), to_poll))
     return len(records)
 
 
@@ -116,8 +122,8 @@ def _is_crowded(runtime: Runtime, taken: int) -> bool:
 
 
 def _spaced(runtime: Runtime, record: IntentRecord, delay_ms: int) -> int:
-    """The SDK's delay, or a longer one for an intent of some age while there are too many of them."""
-    if _watched_ms(runtime, record) < runtime.settings.poll_later_after_ms:
+    """The SDK's delay, or a longer one for an intent of some age while there are too many of them; never for an urgent one."""
+    if record.intent.urgent or _watched_ms(runtime, record) < runtime.settings.poll_later_after_ms:
         return delay_ms
     last_ms = int(record.fields.get("spaced_ms") or 0)
     return max(delay_ms, CROWDED_MS if runtime.crowded else last_ms // 2)
@@ -165,7 +171,9 @@ def _is_out(record: IntentRecord) -> bool:
     )
 
 
-def _poll_safely(runtime: Runtime, record: IntentRecord) -> None:
+def _poll_safely(runtime: Runtime, record: IntentRecord, until_s: float) -> None:
+    if time.monotonic() > until_s:
+        return  # its turn comes with what was pushed back
     try:
         with runtime.tracing.stage("poll", record):
             poll(runtime, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from config.settings import Settings
 from tests.support.http_stub import Answer, Seen, http_stub
 from worker.execution.runtime import Runtime
-from worker.execution.watch import CROWDED_MS, tick
+from worker.execution.watch import CROWDED_MS, PARALLEL, tick
 from worker.intents.model import TradeIntent
 from worker.intents.states import State
 from worker.ledger import keys
@@ -41,11 +42,12 @@ class Crowd:
     def _dispatch(self, stage: str, intent_id: str) -> None:
         self.sent.append(stage)
 
-    def add(self, number: int, *, sent_ago_ms: int, due_ms: int = START_MS) -> None:
+    def add(self, number: int, *, sent_ago_ms: int, due_ms: int = START_MS, urgent: bool = False) -> None:
         ledger = self.runtime.ledger
         for place in range(number):
-            key = f"{sent_ago_ms}-{place}"
-            intent = TradeIntent("ses_0123456789abcdef", key, (Execution("0x" + "11" * 20, 0, b""),))
+            key = f"{sent_ago_ms}-{place}{'-urgent' * urgent}"
+            calls = (Execution("0x" + "11" * 20, 0, b""),)
+            intent = TradeIntent("ses_0123456789abcdef", key, calls, urgent=urgent)
             intent_id = ledger.enqueue(intent, now_ms=self.ms, due_ms=self.ms).record.intent_id
             before = State.QUEUED
             for state in (State.AUTHORIZED, State.SIGNED, State.SUBMITTED):
@@ -124,3 +126,41 @@ def test_a_batch_that_is_full_once_is_no_crowd(crowd: Crowd, monkeypatch: pytest
     tick(crowd.runtime)
     assert not crowd.runtime.crowded
     assert [wait for wait in crowd.delays() if wait] == [crowd.settings.poll_later_ms] * 10
+
+
+def test_urgent_ones_keep_the_cadence_whatever_their_age(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.execution.watch.BATCH", 10)
+    crowd.add(3, sent_ago_ms=20_000, due_ms=START_MS - 1, urgent=True)
+    crowd.add(60, sent_ago_ms=20_000)
+    tick(crowd.runtime)
+    assert crowd.runtime.crowded
+    assert [wait for wait in crowd.delays() if wait][:3] == [crowd.settings.poll_later_ms] * 3
+
+
+def test_an_orchestrator_that_hangs_does_not_hold_a_tick_for_longer_than_a_task_may_take(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a tick did not come to has its turn once it was pushed back; the urgent ones go first."""
+    polled: list[str] = []
+
+    def slow(seen: Seen) -> Answer:
+        polled.append(seen.path.rpartition("/")[2])
+        time.sleep(0.3)
+        return Answer(200, PENDING)
+
+    monkeypatch.setattr("worker.execution.watch.POLLING_S", 0.2)
+    with http_stub(slow) as stub:
+        crowd = Crowd(redis_url, stub.url, polled)
+        crowd.add(40, sent_ago_ms=1_000)
+        crowd.add(4, sent_ago_ms=1_000, urgent=True)
+        assert tick(crowd.runtime) == 44
+        first = list(polled)
+        assert 1 <= len(first) <= PARALLEL
+        assert {"1000-0-urgent", "1000-1-urgent", "1000-2-urgent", "1000-3-urgent"} <= set(first)
+        assert tick(crowd.runtime) == 0
+        monkeypatch.setattr("worker.execution.watch.POLLING_S", 60.0)
+        crowd.ms += crowd.settings.http_timeout_ms + crowd.settings.stuck_after_ms
+        while len(set(polled)) < 44:
+            assert tick(crowd.runtime)
