@@ -27,6 +27,7 @@ from worker.ledger.errors import (
 from worker.ledger.keys import session_of
 from worker.ledger.port import Charge
 from worker.ledger.redis_ledger import FORGED
+from worker.orchestrator.errors import HeldBackError
 from worker.policies.base import CounterChange
 
 log = structlog.get_logger(__name__)
@@ -97,11 +98,19 @@ class Attempt:
         if next_stage:
             send(runtime, next_stage, record.intent)
 
-    def leave(self, *, due_ms: int, **fields: str) -> None:
-        """Give up the claim without a change of state. Raises FenceLostError, LedgerUnavailableError."""
+    def leave(self, *, due_ms: int, counts: bool = True, **fields: str) -> None:
+        """Give up the claim without a change of state. Raises FenceLostError, LedgerUnavailableError.
+
+        ``counts`` False: nothing was tried, so this was no attempt.
+        """
         runtime = self.runtime
         runtime.ledger.release_claim(
-            self.record.intent_id, fence=self.record.fence, due_ms=due_ms, now_ms=runtime.now_ms(), **fields
+            self.record.intent_id,
+            fence=self.record.fence,
+            due_ms=due_ms,
+            now_ms=runtime.now_ms(),
+            counts=counts,
+            **fields,
         )
         self.left = True
 
@@ -140,6 +149,7 @@ class Attempt:
         )
         self.leave(
             due_ms=self.runtime.now_ms() + wait_ms,
+            counts=not isinstance(error, HeldBackError),
             attention=plan.attention or attention_of_wait(wait_ms),
             reason=words,
         )

@@ -5,6 +5,7 @@ After signing there is no table: whether the bytes left us decides (``submit.py`
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +28,7 @@ from worker.ledger.marks import StateDirError
 from worker.ledger.redis_ledger import FORGED
 from worker.orchestrator.errors import (
     AuthError,
+    HeldBackError,
     MaybeSentError,
     NeverSentError,
     NoRouteError,
@@ -139,11 +141,18 @@ def attention_of_wait(wait_ms: int) -> str:
     return "RATE_LIMITED" if wait_ms > LONG_WAIT_MS else ""
 
 
+#: Those who waited for the same moment go on within this, not all at once.
+SPREAD_MS = 2_000
+
+
 def backoff_ms(attempt: int, error: BaseException | None = None) -> int:
     """How long to leave an intent alone after its attempt number ``attempt`` (from 1) failed.
 
-    1 s doubling to 30 s with up to 1 s of jitter; a service's own ``Retry-After`` is never undercut.
+    1 s doubling to 30 s with up to 1 s of jitter; a service's own ``Retry-After`` is never undercut. Who was only held back
+    has not failed: it waits for the end of the wait, and a little, since all wait for the same moment.
     """
+    if isinstance(error, HeldBackError):
+        return int(error.retry_after_ms or 0) + random.randrange(SPREAD_MS)  # noqa: S311 - a spread, no secret
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = max(attempt, 1)
     wait_ms = int(_BACKOFF(state) * 1000)

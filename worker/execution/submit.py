@@ -83,7 +83,11 @@ def _work(attempt: Attempt) -> None:
         attention = plan_for(error).attention or attention_of_wait(wait_ms)
         log.warning("not sent", intent_id=record.intent_id, retry_in_ms=wait_ms, error=describe(error))
         attempt.leave(
-            due_ms=runtime.now_ms() + wait_ms, sent=known, attention=attention, reason=describe(error)
+            due_ms=runtime.now_ms() + wait_ms,
+            counts=not isinstance(error, HeldBackError),
+            sent=known,
+            attention=attention,
+            reason=describe(error),
         )
         return
     except (RequestRefusedError, SimulationFailedError) as error:

@@ -27,7 +27,7 @@ from worker.execution.attempt import (
     send,
 )
 from worker.execution.metrics import REQUESTS, timed
-from worker.execution.retry import attention_of_wait, plan_for
+from worker.execution.retry import SPREAD_MS, attention_of_wait, plan_for
 from worker.execution.runtime import Runtime, version_of
 from worker.intents.model import IntentRecord
 from worker.intents.states import State
@@ -62,8 +62,6 @@ POLLING_S = 10.0
 CROWDED_MS = 60_000
 #: How often a process that ticks holds the ledger against its machine's marks: one round trip.
 LOOK_EVERY_MS = 5_000
-#: Over how long polls are spread that were held back until the same moment.
-_SPREAD_MS = 2_000
 #: The SDK's first and longest wait after a 500 or 503.
 _ERROR_FIRST_MS, _ERROR_MAX_MS = 1_000, 10_000
 #: Polls in a row without an answer before somebody should look: some 30 s.
@@ -335,7 +333,7 @@ def _no_status(runtime: Runtime, record: IntentRecord, error: OrchestratorError)
         asked = RATE_LIMIT_MS if error.retry_after_ms is None else error.retry_after_ms
         delay_ms, failures = max(asked, current_ms), _failures(record)
         if isinstance(error, HeldBackError):  # all of them wait for the same moment
-            delay_ms += random.randrange(_SPREAD_MS)  # noqa: S311 - a spread, no secret
+            delay_ms += random.randrange(SPREAD_MS)  # noqa: S311 - a spread, no secret
     else:
         delay_ms, failures = _error_delay(record), _failures(record) + 1
         if isinstance(error, UnavailableError):

@@ -163,8 +163,13 @@ class Ledger(Protocol):
         """
         ...
 
-    def release_claim(self, intent_id: str, *, fence: int, due_ms: int, now_ms: int, **fields: str) -> None:
-        """Give up the lease without a change of state; look again at ``due_ms``. Raises FenceLostError."""
+    def release_claim(
+        self, intent_id: str, *, fence: int, due_ms: int, now_ms: int, counts: bool = True, **fields: str
+    ) -> None:
+        """Give up the lease without a change of state; look again at ``due_ms``. Raises FenceLostError.
+
+        ``counts`` False takes the claim out of ``attempts``: nothing was tried.
+        """
         ...
 
     def transition(

@@ -285,13 +285,16 @@ class RedisLedger:
             raise _not_found(intent_id)
         return codec.parse_record(intent_id, _pairs(reply[1])) if reply[0] == "claimed" else None
 
-    def release_claim(self, intent_id: str, *, fence: int, due_ms: int, now_ms: int, **fields: str) -> None:
-        """Give up the lease without a change of state; look again at ``due_ms``.
+    def release_claim(
+        self, intent_id: str, *, fence: int, due_ms: int, now_ms: int, counts: bool = True, **fields: str
+    ) -> None:
+        """Give up the lease without a change of state; look again at ``due_ms``. See ``Ledger.release_claim``.
 
         Raises:
             FenceLostError, IntentNotFoundError, LedgerInputError, LedgerUnavailableError
         """
-        self._store(intent_id, fence=fence, now_ms=now_ms, due=str(due_ms), end_lease=True, fields=fields)
+        lease = "1" if counts else "2"
+        self._store(intent_id, fence=fence, now_ms=now_ms, due=str(due_ms), lease=lease, fields=fields)
 
     def annotate(self, intent_id: str, *, now_ms: int, fence: int, due_ms: int = 0, **fields: str) -> None:
         """Store fields without a change of state. ``due_ms`` 0 leaves the due time; the lease goes on.
@@ -300,7 +303,7 @@ class RedisLedger:
             FenceLostError, IntentNotFoundError, LedgerInputError, LedgerUnavailableError
         """
         due = str(due_ms) if due_ms else ""
-        self._store(intent_id, fence=fence, now_ms=now_ms, due=due, end_lease=False, fields=fields)
+        self._store(intent_id, fence=fence, now_ms=now_ms, due=due, lease="0", fields=fields)
 
     def transition(
         self,
@@ -707,13 +710,13 @@ class RedisLedger:
                 return self._redis.eval(ready.text, len(names), *names, *args)
 
     def _store(
-        self, intent_id: str, *, fence: int, now_ms: int, due: str, end_lease: bool, fields: Mapping[str, str]
+        self, intent_id: str, *, fence: int, now_ms: int, due: str, lease: str, fields: Mapping[str, str]
     ) -> None:
         digits = keys.digits_of_intent(intent_id)
         reply = self._run(
             "store",
             (keys.intent(intent_id), keys.of_session(digits, "open")),
-            (intent_id, fence, now_ms, due, "1" if end_lease else "0", *codec.field_pairs(fields)),
+            (intent_id, fence, now_ms, due, lease, *codec.field_pairs(fields)),
         )
         if reply[0] != "ok":
             raise _lost(intent_id, fence, reply)

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from config.settings import Settings
 from tests.support.http_stub import Answer, Stub, http_stub
+from worker.execution.retry import SPREAD_MS
 from worker.execution.runtime import Runtime
 from worker.execution.submit import submit
 from worker.execution.watch import tick
@@ -122,6 +123,30 @@ def test_everybody_waits(redis_url: str, status: int) -> None:
         assert asked() == 1 + 1 + len(others)
         submit(second, waits)
         assert len([seen for seen in stub.seen if seen.method == "POST"]) == 1
+
+
+def test_who_is_held_back_has_tried_nothing(redis_url: str) -> None:
+    """However often: it comes again when the wait is over, not after a longer and longer one, and never gives up for it."""
+    with limiting(None) as (stub, asked):
+        clock = Clock()
+        runtime = process(redis_url, stub.url, clock)
+        waits = sent(runtime, "1", State.AUTHORIZED, State.SIGNED)
+        other = sent(runtime, "2")
+        for _ in range(runtime.settings.max_attempts + 2):
+            runtime.brake.hold(3_000)
+            submit(runtime, waits)
+            record = runtime.ledger.get(waits)
+            assert (record.attempts, record.fields.get("sent", "")) == (0, "")
+            assert "held back for" in record.reason
+            clock.ms += 3_000 + SPREAD_MS
+            # due by then, wherever it stands
+            due = runtime.ledger.take_due(now_ms=clock.ms, push_back_ms=60_000, limit=10)
+            assert waits in {record.intent_id for record in due}
+        assert asked() == 0
+        submit(runtime, waits)
+        record = runtime.ledger.get(waits)
+        assert (record.attempts, record.fields["sent"]) == (1, "refused")
+        assert runtime.ledger.get(other).attempts == 0
 
 
 def test_a_wait_does_not_end_sooner_because_of_a_shorter_one(redis_url: str) -> None:
