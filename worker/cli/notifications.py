@@ -37,8 +37,9 @@ def run_notifier(
     services = runtime()
     if idle and services.settings.notifications_file is None:
         # a supervisor would take an end for a crash, and some end all other processes with it
+        stop = _stopped()  # before anybody reads that it runs
         note("nobody is told anything: SESSION_EXECUTOR_NOTIFICATIONS_FILE names no channel")
-        _stopped().wait()
+        stop.wait()
         return
     notifier = _notifier(services)
     if once:

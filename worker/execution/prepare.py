@@ -234,6 +234,9 @@ def read_chain(runtime: Runtime, session: RegisteredSession) -> ChainState:
     nonce = None
     if not enabled:
         nonce = read_enable_nonce(runtime, session.account, session.chain_id)
+        if nonce != session.enable_nonce:
+            # it may have been enabled between the two answers, and would look revoked
+            enabled = emissary.decode_is_permission_enabled(read_again(lambda: chain.call(to, call)))
     skew = abs(runtime.now_s - time_s)
     if skew > runtime.settings.max_clock_skew_s:
         raise ClockSkewError(

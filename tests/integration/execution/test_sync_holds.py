@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.integration.execution.test_sync import LIMIT, answer_all, session_of
@@ -33,9 +35,11 @@ def books(pipeline: Pipeline, session: RegisteredSession) -> Budget:
 def send(pipeline: Pipeline, call: Execution, sender: str) -> None:
     pipeline.devnet.fund(sender, eth=10**18)
     pipeline.devnet.rpc.call("anvil_impersonateAccount", sender)
-    pipeline.devnet.rpc.call(
+    tx_hash = pipeline.devnet.rpc.call(
         "eth_sendTransaction", {"from": sender, "to": call.to, "data": "0x" + call.data.hex()}
     )
+    while pipeline.devnet.rpc.call("eth_getTransactionReceipt", tx_hash) is None:
+        time.sleep(0.01)
 
 
 def test_the_larger_counts_until_it_is_resolved(pipeline: Pipeline) -> None:
@@ -182,3 +186,20 @@ class TestChangedOnChain:
         assert (record.state, record.body) == (State.QUEUED, "")
         [record] = pipeline.run(intent_id)
         assert (record.state, record.fields["enable"]) == (State.COMPLETED, "")
+
+    def test_a_session_that_is_enabled_between_two_answers_is_not_taken_for_revoked(
+        self, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        to, data = enable_call(pipeline.session)
+        send(pipeline, Execution(to, 0, data), "0x" + "99" * 20)
+        chain = pipeline.runtime.chain
+        time_s = chain.latest_block_time()
+
+        def not_yet(_to: str, _data: bytes) -> tuple[bytes, int]:
+            return bytes(32), time_s
+
+        monkeypatch.setattr(chain, "call_and_time", not_yet)
+        intent_id = pipeline.submit("a")
+        pipeline.step()
+        record = pipeline.ledger.get(intent_id)
+        assert (record.state, record.fields["enable"]) == (State.AUTHORIZED, "")
