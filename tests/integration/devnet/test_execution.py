@@ -321,7 +321,7 @@ class TestSealAndReplay:
         assert enabled.submit(signed).status_code == 404
 
     def test_an_intent_that_is_not_filled_in_time_expires(self, enabled: User) -> None:
-        enabled.devnet.set_delays(quote_life_s=1, preconfirm_ms=100, fill_ms=2_500, complete_ms=3_000)
+        enabled.devnet.set_delays(quote_life_s=4, preconfirm_ms=100, fill_ms=6_500, complete_ms=7_000)
         op_id = enabled.transfer(TEN).json()["result"]["id"]
         assert enabled.wait(op_id)["status"] == "EXPIRED"
         assert enabled.devnet.usdc_balance(RECIPIENT) == 0
