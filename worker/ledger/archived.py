@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import redis
-from redis.exceptions import NoScriptError
 
 from worker.intents.states import FINAL, State
-from worker.ledger import connection, keys
+from worker.ledger import connection, keys, scripts
 from worker.ledger.archive import RawRecord
-from worker.ledger.scripts import script
 from worker.ledger.tombstone import Tombstone, field_of
 
 #: DEAD can be replayed, so it stays until somebody has done so.
@@ -127,9 +125,4 @@ class ArchivedRecords:
         return bool(self._run("tombstone", names, (field_of(intent_id), str(tombstone))))
 
     def _run(self, name: str, names: tuple[str, ...], args: tuple[str, ...]) -> Any:
-        ready = script(name)
-        with connection.named_errors(self._where, writes=True):
-            try:
-                return self._redis.evalsha(ready.sha, len(names), *names, *args)
-            except NoScriptError:
-                return self._redis.eval(ready.text, len(names), *names, *args)
+        return scripts.run(self._redis, self._where, name, names, args)

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import redis
-from redis.exceptions import NoScriptError
 
 from worker.json_depth import check_depth
-from worker.ledger import connection, keys
+from worker.ledger import connection, keys, scripts
 from worker.ledger.errors import LedgerInputError
-from worker.ledger.scripts import script
 
 KEPT = 10_000
 """Notices kept for people to look at; when there are more the oldest go, arrived or not."""
@@ -131,13 +129,7 @@ class NoticeBook:
         return _notice(text)
 
     def _run(self, name: str, names: Sequence[str], args: Sequence[str | int]) -> Any:
-        ready = script(name)
-        connection.reach(self._redis, self._where)
-        with connection.named_errors(self._where, writes=True):
-            try:
-                return self._redis.evalsha(ready.sha, len(names), *names, *args)
-            except NoScriptError:
-                return self._redis.eval(ready.text, len(names), *names, *args)
+        return scripts.run(self._redis, self._where, name, names, args)
 
 
 def _notice(text: str) -> Notice:

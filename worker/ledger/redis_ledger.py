@@ -10,12 +10,11 @@ from itertools import islice
 from typing import Any, cast
 
 import structlog
-from redis.exceptions import NoScriptError
 
 from worker.audit import AuditTrail
 from worker.intents.model import IntentRecord, TradeIntent
 from worker.intents.states import FINAL, State
-from worker.ledger import codec, connection, keys, seals
+from worker.ledger import codec, connection, keys, scripts, seals
 from worker.ledger.epoch import lost
 from worker.ledger.errors import (
     FenceLostError,
@@ -32,7 +31,6 @@ from worker.ledger.errors import (
 )
 from worker.ledger.marks import Marks
 from worker.ledger.port import Budget, Charge, Enqueued, Resolution, Usage
-from worker.ledger.scripts import script
 from worker.ledger.tombstone import Tombstone, field_of
 from worker.policies.base import CounterChange
 from worker.sealing import SEAL_FIX, Sealer
@@ -700,14 +698,7 @@ class RedisLedger:
             )
 
     def _run(self, name: str, names: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run one script; all of them write."""
-        ready = script(name)
-        connection.reach(self._redis, self.where)
-        with connection.named_errors(self.where, writes=True):
-            try:
-                return self._redis.evalsha(ready.sha, len(names), *names, *args)
-            except NoScriptError:
-                return self._redis.eval(ready.text, len(names), *names, *args)
+        return scripts.run(self._redis, self.where, name, names, args)
 
     def _store(
         self, intent_id: str, *, fence: int, now_ms: int, due: str, lease: str, fields: Mapping[str, str]

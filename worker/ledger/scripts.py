@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
 
 from worker.intents.states import FINAL, TRANSITIONS
+from worker.ledger import connection
 
 #: script -> the files put before it
 _INCLUDES = {
@@ -62,3 +68,26 @@ def script(name: str) -> Script:
     text = states_table() + "\n".join(lua(part) for part in (*_INCLUDES[name], name))
     # Redis names a cached script by its SHA-1; nothing is protected by it.
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def run(client: redis.Redis, where: str, name: str, names: Sequence[str], args: Sequence[str | int]) -> Any:
+    """Run one script; all of them write.
+
+    Args:
+        client: as ``connection.connect`` makes it.
+        where: the server without credentials, for messages.
+        name: of the script.
+        names: its keys.
+        args: its arguments.
+
+    Raises:
+        LedgerUnavailableError: ``maybe_done`` tells whether it may have happened.
+        LedgerInconsistentError
+    """
+    ready = script(name)
+    connection.reach(client, where)
+    with connection.named_errors(where, writes=True):
+        try:
+            return client.evalsha(ready.sha, len(names), *names, *args)
+        except NoScriptError:
+            return client.eval(ready.text, len(names), *names, *args)

@@ -16,13 +16,11 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import redis
-from redis.exceptions import NoScriptError
 
 from worker.json_depth import check_depth
-from worker.ledger import connection, keys
+from worker.ledger import connection, keys, scripts
 from worker.ledger.codec import storable
 from worker.ledger.errors import FenceLostError, LedgerInconsistentError, StrategyGoneError
-from worker.ledger.scripts import script
 from worker.sealed_hash import SealedHashes
 from worker.sealing import Revisions, Sealer
 
@@ -228,13 +226,7 @@ class StrategyBook:
         return defined or kept > 0
 
     def _run(self, name: str, names: Sequence[str], args: Sequence[str | int]) -> Any:
-        ready = script(name)
-        connection.reach(self._redis, self._where)
-        with connection.named_errors(self._where, writes=True):
-            try:
-                return self._redis.evalsha(ready.sha, len(names), *names, *args)
-            except NoScriptError:
-                return self._redis.eval(ready.text, len(names), *names, *args)
+        return scripts.run(self._redis, self._where, name, names, args)
 
 
 def _stored(value: str | int | Mapping[str, str]) -> str:
