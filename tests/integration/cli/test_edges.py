@@ -399,7 +399,9 @@ class TestRedisDown:
         monkeypatch.setenv(PREFIX + "REDIS_URL", broken[how]())
         started = time.monotonic()
         code, out, err = submit(command, "ses_0123456789abcdef")
-        assert time.monotonic() - started < 5
+        assert (
+            time.monotonic() - started < 30
+        )  # 5 s on a machine that is free; without a bound it waits for ever
         assert (code, out) == (1, "")
         assert err.startswith("error: redis: ")
         assert err.count("\n") == 1

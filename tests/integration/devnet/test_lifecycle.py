@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.anvil import need_anvil
 from tests.support.devnet_user import RECIPIENT, User, key_of, transfer_data, usdc_session
+from tests.support.processes import ended, lives
 from worker.devnet.anvil import Anvil, free_port
 from worker.devnet.chain import USDC, Chain
 from worker.devnet.devnet import Devnet, start_devnet
@@ -22,29 +23,8 @@ from worker.devnet.rpc import JsonRpc
 pytestmark = pytest.mark.services
 
 ROOT = Path(__file__).parents[3]
-# A process that was told to end gets this long; far more than it needs on a busy machine.
-END_S = 15.0
 HUNDRED = 100_000_000
 ADDRESS = "0x" + "ab" * 20
-
-
-def lives(pid: int) -> bool:
-    """Whether a process runs; a zombie that nobody has reaped does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def ended(*pids: int) -> bool:
-    """Wait for processes to end."""
-    deadline = time.monotonic() + END_S
-    while any(lives(pid) for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 pytest_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
