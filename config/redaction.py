@@ -24,6 +24,10 @@ _MAX_DEPTH = 6
 _MAX_UINT256 = 2**256 - 1  # "unlimited" as an allowance; no secret
 _WIDE = 2**200
 _SHORTEST_SECRET = 6  # masking shorter texts wherever they occur would garble the log
+# the lengths of the shortest texts that _SCHEME, _HEX and _DECIMAL_KEY below match
+_SHORTEST_SCHEME = len("Basic ") + 8
+_HEX_KEY = 64
+_SHORTEST_DECIMAL = 70
 
 _SECRET_PARTS = (
     "privatekey",
@@ -97,6 +101,7 @@ _QUERY = re.compile(r"([?&][\w.\-\[\]]+=)([^&\s#]*)")
 _SEGMENT = re.compile(r"(?<=/)[A-Za-z0-9_\-]{16,}(?=[/?#]|$)")
 _BYTES = re.compile(r"""\bb(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 _HEX = re.compile(r"(?<![0-9a-zA-Z])(?:0[xX])?([0-9a-fA-F]{64,})(?![0-9a-zA-Z])")
+_ONE_HASH = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 _BASE64_KEY = re.compile(r"(?<![\w+/=])[A-Za-z0-9+/]{43}=(?!=)")
 _DECIMAL_KEY = re.compile(r"(?<![\w.])\d{70,}(?![\w.])")
 _ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
@@ -233,7 +238,7 @@ class Redactor:
         return [self.value(item, name, depth + 1) for item in items]
 
     def _named_text(self, value: str, name: str) -> str:
-        if _is_harmless(name) and re.fullmatch(r"(?:0x)?[0-9a-fA-F]{64}", value):
+        if _is_harmless(name) and _ONE_HASH.fullmatch(value):
             return value
         return self.text(value)
 
@@ -248,16 +253,24 @@ class Redactor:
             text = _URL.sub(_mask_url, text)
         if "/" in text:
             text = _REQUEST_LINE.sub(_mask_url, text)
-        text = _NAMED_QUOTED.sub(rf"\1{MASK}", text)
-        text = _NAMED_ASSIGNED.sub(rf"\1{MASK}", text)
-        text = _NAMED_COLON.sub(rf"\1{MASK}", text)
-        text = _SCHEME.sub(rf"\1 {MASK}", text)
-        text = _TOKEN.sub(MASK, text)
+        # a search costs more than asking for a character or a length without which its pattern cannot match
+        if '"' in text or "'" in text:
+            text = _NAMED_QUOTED.sub(rf"\1{MASK}", text)
+        if "=" in text:
+            text = _NAMED_ASSIGNED.sub(rf"\1{MASK}", text)
+        if ":" in text:
+            text = _NAMED_COLON.sub(rf"\1{MASK}", text)
+        if len(text) >= _SHORTEST_SCHEME:
+            text = _SCHEME.sub(rf"\1 {MASK}", text)
+        if "." in text:
+            text = _TOKEN.sub(MASK, text)
         if "\\x" in text:
             text = _BYTES.sub(_mask_bytes, text)
-        text = _HEX.sub(_mask_hex, text)
-        text = _BASE64_KEY.sub("[32 bytes]", text)
-        return _DECIMAL_KEY.sub(_mask_decimal, text)
+        if len(text) >= _HEX_KEY:
+            text = _HEX.sub(_mask_hex, text)
+        if "=" in text:
+            text = _BASE64_KEY.sub("[32 bytes]", text)
+        return _DECIMAL_KEY.sub(_mask_decimal, text) if len(text) >= _SHORTEST_DECIMAL else text
 
 
 @lru_cache(maxsize=2_048)

@@ -118,6 +118,14 @@ class Counts:
             f"leaked_budget={self.leaked_budget} unresolved={self.unresolved}"
         )
 
+    def at_least(self, other: Counts) -> None:
+        """Keep the larger of each number: what was broken for a while counts, too."""
+        self.doubles = max(self.doubles, other.doubles)
+        self.lost = max(self.lost, other.lost)
+        self.overspent = max(self.overspent, other.overspent)
+        self.leaked_budget = max(self.leaked_budget, other.leaked_budget)
+        self.unresolved = max(self.unresolved, other.unresolved)
+
     def add(self, other: Counts) -> None:
         """Sum up."""
         self.doubles += other.doubles
@@ -419,18 +427,18 @@ class Chaos:
         """Hold ledger, budgets and chain against each other, in a moment in which nothing moves.
 
         Args:
-            patience_s: how long after the last blow what is open (an intent of beat's, say) may take to end or to ask
-                for attention.
+            patience_s: how long after the last blow what is open may take to end or to ask for attention; what came
+                later, as an intent of beat's may, has that long from then.
         """
+        waiting = [record for record in self.records() if not _resolved(record)]
+        newest_ms = max((record.created_ms for record in waiting), default=0)
+        self.last_blow = max(self.last_blow, time.monotonic() - max(0.0, time.time() - newest_ms / 1000))
         self.settle(
-            [record.intent_id for record in self.records() if record.state not in FINAL],
-            done=lambda record: record.state in FINAL or bool(record.attention),
-            timeout_s=patience_s,
-            anew=False,
+            [record.intent_id for record in waiting], done=_resolved, timeout_s=patience_s, anew=False
         )
         for _ in range(100):
             before = self._picture()
-            found = self._count()
+            found = self._count(patience_s)
             if str(found).startswith(CLEAN) or self._picture() == before:
                 return found
             self.pump()
@@ -440,7 +448,7 @@ class Chaos:
     def _picture(self) -> tuple[Any, ...]:
         return (self.budget(), tuple((record.intent_id, record.state) for record in self.records()))
 
-    def _count(self) -> Counts:
+    def _count(self, patience_s: float) -> Counts:
         counts = Counts(overspent=self.sampled_over_limit)
         if self.sampled_over_limit:
             counts.notes.append(f"{self.sampled_over_limit} times over the limit")
@@ -465,7 +473,9 @@ class Chaos:
                 words = (
                     f"{record.intent_id} {record.state} {record.attention} {record.reason} executed={times}"
                 )
-                if record.state not in FINAL and not record.attention:
+                if not _resolved(record):
+                    if time.time() - record.created_ms / 1000 < patience_s:
+                        continue  # came after the wait for all that was there
                     counts.unresolved += 1
                     counts.notes.append(f"unresolved: {words}")
                 elif record.state in FINAL - {State.COMPLETED} and (
@@ -486,3 +496,7 @@ class Chaos:
             counts.leaked_budget += 1
             counts.notes.append(f"reserved {reserved}, in flight {in_flight}")
         return counts
+
+
+def _resolved(record: IntentRecord) -> bool:
+    return record.state in FINAL or bool(record.attention)

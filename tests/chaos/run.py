@@ -70,16 +70,19 @@ def _part(turn: int, faults: Sequence[str], folder: Path, binary: Path, devnet: 
     with ExitStack() as parts:
         server = parts.enter_context(LocalRedis(folder / "redis", binary=binary))
         chaos = parts.enter_context(Chaos(folder, server, devnet, workers=2, beat=True))
+        worst = Counts()
         for fault in faults:
             started = time.monotonic()
             chaos.batch(fault, POINTS)
             counts = chaos.counts()
+            worst.at_least(counts)
             say(f"round {turn} {fault:<20} {time.monotonic() - started:5.1f} s {counts}")
             for note in counts.notes:
                 say(f"  round {turn} {fault}: {note}")
         counts = chaos.counts()
-        counts.notes += chaos.said
-        return counts
+        worst.at_least(counts)
+        worst.notes = counts.notes + chaos.said
+        return worst
 
 
 class Run:

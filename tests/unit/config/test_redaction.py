@@ -208,6 +208,26 @@ class TestShapes:
         assert secret not in masked
         assert "[" in masked
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Basic abcdefgh",
+            "hvs.abcdefgh",
+            "s.abcdefghijklmnopqrstuvwx",
+            "eyJabcdefgh.abcdefgh.",
+            "seed:'x'",
+            'sig,"x"',
+            "sig=ab",
+            "sig:abcdefg1",
+            "r://u@",
+            KEY.hex(),
+            str(int.from_bytes(b"\x7f" * 32) % 10**70 + 10**69),
+            "A" * 43 + "=",
+        ],
+    )
+    def test_the_shortest_of_each_shape(self, text: str) -> None:
+        assert redact.text(text) != text
+
     def test_the_rest_of_a_line_stays(self) -> None:
         line = f'https://base.example.org:443 "POST /v2/{PROVIDER_KEY} HTTP/1.1" 200 None'
         assert redact.text(line) == f'https://base.example.org:443 "POST /v2/{MASK} HTTP/1.1" 200 None'
