@@ -64,6 +64,8 @@ log = structlog.get_logger(__name__)
 RESULT_S = 3_600
 #: How long a request waits before it is tried again when a service is away, seconds.
 _AGAIN_S = 1.0
+#: How old what one stage has read of the chain may be for the next: about what an answer of an endpoint takes.
+HAND_OVER_S = 1.0
 #: How often a worker looks for records that have ended long ago; an hour's worth of trades is a small file.
 ARCHIVE_EVERY_S = 600.0
 
@@ -85,7 +87,7 @@ app.set_default()
 @cache
 def runtime() -> Runtime:
     """This process's services; nothing in it connects before its first use, so a fork inherits no socket."""
-    return Runtime(settings, dispatch=dispatch, dispatch_urgent=dispatch_urgent)
+    return Runtime(settings, dispatch=dispatch, dispatch_urgent=dispatch_urgent, hand_over_s=HAND_OVER_S)
 
 
 def _serves(queues: Iterable[str]) -> bool:
@@ -377,9 +379,10 @@ def _tell(**_: Any) -> None:
 
 
 @worker_process_shutdown.connect
-def _send_last_spans(**_: Any) -> None:
-    """The pool's processes end without Python's own exit."""
+def _send_last(**_: Any) -> None:
+    """Spans, and the head of the audit trail: the pool's processes end without Python's own exit."""
     runtime().tracing.close()
+    runtime().audit_heads.flush()
 
 
 def _keep_token() -> None:

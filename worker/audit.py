@@ -41,8 +41,8 @@ FIELD = "SESSION_EXECUTOR_AUDIT_FILE"
 FIRST = "0" * 64
 #: A text of somebody else's (a reason, a note) is cut; our own are far shorter.
 _MAX_TEXT = 4_000
-#: The last line is within this of the file's end.
-_TAIL = 262_144
+#: The last line is within the first of these of the file's end, or else within the second.
+_TAILS = (4_096, 262_144)
 #: The same forgery, found at each attempt, is told once in this time.
 _TELL_AGAIN_S = 600.0
 _OURS = ("log", "n", "at_ms", "event", "prev", "hash")
@@ -145,9 +145,14 @@ class AuditTrail:
         )
 
     def _append(self, event: str, facts: Mapping[str, object]) -> tuple[Head, str]:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        is_new = not self.path.exists()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        is_new = False
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.path, flags)
+        except FileNotFoundError:
+            is_new = True
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path, flags | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             before, torn = _last(descriptor)
@@ -186,8 +191,7 @@ class AuditTrail:
 
     def _keep_beside(self, head: Head) -> None:
         """Under the lock. Not synced: after a crash of the machine it may be behind the file, never ahead of it."""
-        path = self.path.with_name(f"{self.path.name}.head")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(f"{self.path}.head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(descriptor, f"{head.log} {head.n:020d} {head.hash}\n".encode(), 0)
         finally:
@@ -308,14 +312,18 @@ def _parsed(text: str) -> dict[str, Any] | None:
 def _last(descriptor: int) -> tuple[Head | None, int]:
     """The head of the file, and how many bytes after its last line are no line. Raises AuditError."""
     size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
-    end = tail.rfind(b"\n")
+    tail, end, start = b"", -1, 0
+    for reach in _TAILS:
+        tail = os.pread(descriptor, reach, max(0, size - reach))
+        end = tail.rfind(b"\n")
+        start = tail.rfind(b"\n", 0, end) + 1
+        if start or reach >= size:  # all of the line is here
+            break
     torn = len(tail) - end - 1
     if end < 0:
-        if size > _TAIL:
+        if len(tail) < size:
             raise _broken(Path("the audit trail"), "its last line does not end")
         return None, torn
-    start = tail.rfind(b"\n", 0, end) + 1
     entry = _parsed(tail[start:end].decode("utf-8", "surrogateescape"))
     if entry is None:
         raise _broken(Path("the audit trail"), "its last line is none")

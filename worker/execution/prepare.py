@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 from worker.execution import executor_nonce
@@ -63,6 +64,38 @@ class ChainState:
     time_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Handed:
+    """What was read when an intent was authorized, and ``time.monotonic()`` at that moment."""
+
+    intent_id: str
+    session: RegisteredSession
+    state: ChainState
+    read_s: float
+
+
+def read_for_signing(
+    runtime: Runtime, intent_id: str, session_id: str
+) -> tuple[RegisteredSession, ChainState]:
+    """The session and what the chain says about it, for the stage after ``prepare``.
+
+    That is what ``prepare`` has read itself, if it did so in this process a moment ago and found the session enabled. A
+    pause or a change of the session is seen all the same, by the last look before the keys are taken.
+
+    Raises:
+        As ``usable_session`` and ``read_chain``.
+    """
+    handed, runtime.handed = runtime.handed, None
+    if (
+        isinstance(handed, _Handed)
+        and (handed.intent_id, handed.session.session_id) == (intent_id, session_id)
+        and time.monotonic() - handed.read_s < runtime.hand_over_s
+    ):
+        return handed.session, handed.state
+    session = usable_session(runtime, session_id)
+    return session, read_chain(runtime, session)
+
+
 def prepare(runtime: Runtime, intent_id: str) -> None:
     """Do the stage for one intent, unless the ledger was lost; see ``run_stage``."""
     if held_back(runtime, intent_id):
@@ -89,9 +122,11 @@ def _work(attempt: Attempt) -> None:
     require_within(part, record.intent.swaps)
     if wait_for_approval(attempt, (part,)):
         return
+    read_s = time.monotonic()
     state = read_chain(runtime, session)
     enable = must_enable(session, state)
     calls = record.intent.calls
+    runtime.handed = None
     # before the orchestrator hears of it: a refused intent costs no quote
     ours = pre_claim_calls(session, enable=enable)
     judge(runtime, session, state, (*ours, *calls), latest_s=runtime.now_s, ahead=len(ours))
@@ -113,6 +148,8 @@ def _work(attempt: Attempt) -> None:
     changes = judge(
         runtime, session, state, explained.executions, latest_s=explained.latest_s, ahead=len(ours)
     )
+    if state.enabled:
+        runtime.handed = _Handed(record.intent_id, session, state, read_s)
     try:
         attempt.move(
             State.AUTHORIZED,

@@ -71,6 +71,8 @@ class Runtime:
         dispatch: sends stage messages.
         dispatch_urgent: the same for urgent intents; without it they wait among the others.
         clock: unix milliseconds.
+        hand_over_s: how long a stage may rely on what the stage before, in this process, has read; 0: every stage reads
+            for itself.
     """
 
     def __init__(
@@ -80,11 +82,15 @@ class Runtime:
         dispatch: Dispatch,
         dispatch_urgent: Dispatch | None = None,
         clock: Callable[[], int] = now_ms,
+        hand_over_s: float = 0.0,
     ) -> None:
         self.settings = settings
         self.dispatch = dispatch
         self.dispatch_urgent = dispatch_urgent or dispatch
         self.now_ms = clock
+        self.hand_over_s = hand_over_s
+        #: What `prepare` has read for the intent that it authorized last; see ``prepare.read_for_signing``.
+        self.handed: object = None
         #: Intents that this process may hold a lease of without working on them: Redis went away meanwhile.
         self.hanging: set[str] = set()
         #: Strategy -> its session and guardrails as this process has last stored them.

@@ -16,7 +16,7 @@ from worker.execution.prepare import (
     end_if_out_of_time,
     judge,
     must_enable,
-    read_chain,
+    read_for_signing,
     require_running,
     usable_session,
 )
@@ -53,8 +53,7 @@ def _work(attempt: Attempt) -> None:
 
         sign_trade(attempt)
         return
-    session = usable_session(runtime, record.intent.session_id)
-    state = read_chain(runtime, session)
+    session, state = read_for_signing(runtime, record.intent_id, record.intent.session_id)
     enable = record.fields.get("enable") == "1"
     if must_enable(session, state) is not enable:
         attempt.move(
