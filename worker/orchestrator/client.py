@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 from worker.errors import InputError
@@ -26,7 +27,7 @@ from worker.orchestrator.errors import (
     UnavailableError,
 )
 from worker.orchestrator.http import HttpClient, Reply
-from worker.orchestrator.jwt_auth import JwtAuth, JwtSigner
+from worker.orchestrator.jwt_auth import JwtSigner
 from worker.orchestrator.port import ApiVersion, Brake
 from worker.outbound import Rules
 
@@ -238,7 +239,7 @@ class Client:
             body: JSON text.
             intent_digest: with JWTs, what may be sponsored; ``""`` if nothing.
         """
-        auth = None if self._jwt is None else JwtAuth(self._jwt, intent_digest)
+        auth = None if self._jwt is None else partial(self._jwt.headers, intent_digest)
         if self._brake is None:
             return self._http.request(method, path, body, auth)
         if wait_ms := self._brake.wait_ms():

@@ -1,4 +1,4 @@
-"""A network layer for httpx under which one exchange cannot outlast its deadline.
+"""A network layer for httpcore, and httpx above it, under which one exchange cannot outlast its deadline.
 
 httpx bounds each read on its own, so a peer that sends one header byte every few seconds holds the caller for hours.
 Here every connect, TLS handshake, write and read gets what is left of the exchange's time, and nothing after that.
@@ -33,7 +33,7 @@ _SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tupl
 
 @contextmanager
 def deadline(seconds: float) -> Generator[None]:
-    """Bound everything that a ``DeadlineTransport`` does inside the block, in this thread, to ``seconds`` in all."""
+    """Bound everything that a ``deadline_pool`` does inside the block, in this thread, to ``seconds`` in all."""
     token = _deadline_s.set(time.monotonic() + seconds)
     try:
         yield
@@ -111,24 +111,33 @@ class _Backend(httpcore.SyncBackend):
         raise failure
 
 
-class DeadlineTransport(httpx.HTTPTransport):
-    """``httpx.HTTPTransport`` over the network layer above. Never retries by itself.
+def deadline_pool(rules: Rules, *, proxy_url: str | None = None) -> httpcore.ConnectionPool:
+    """Connections over the network layer above. It never retries by itself.
 
     Args:
         rules: what may be connected to.
         proxy_url: HTTP proxy to go through, or None. What it connects to is its own business.
     """
+    proxy = None if proxy_url is None else httpx.Proxy(proxy_url)
+    return httpcore.ConnectionPool(
+        ssl_context=httpx.create_ssl_context(),
+        proxy=None if proxy is None else httpcore.Proxy(str(proxy.url), auth=proxy.raw_auth),
+        keepalive_expiry=_KEEPALIVE_S,
+        retries=0,
+        network_backend=_Backend(rules if proxy is None else Rules(rules.field)),
+    )
 
-    def __init__(self, rules: Rules, *, proxy_url: str | None = None) -> None:
+
+class DeadlineTransport(httpx.HTTPTransport):
+    """``httpx.HTTPTransport`` over such a pool.
+
+    Args:
+        rules: what may be connected to.
+    """
+
+    def __init__(self, rules: Rules) -> None:
         # the parent has no parameter for the network layer; all that it keeps is this pool
-        proxy = None if proxy_url is None else httpx.Proxy(proxy_url)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
-            proxy=None if proxy is None else httpcore.Proxy(str(proxy.url), auth=proxy.raw_auth),
-            keepalive_expiry=_KEEPALIVE_S,
-            retries=0,
-            network_backend=_Backend(rules if proxy is None else Rules(rules.field)),
-        )
+        self._pool = deadline_pool(rules)
 
 
 def proxy_for(scheme: str, host: str) -> str | None:

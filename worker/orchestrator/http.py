@@ -7,24 +7,33 @@ import email.utils
 import math
 import re
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
-from worker.orchestrator.deadline import DeadlineTransport, deadline, proxy_for
+from worker.orchestrator.deadline import deadline, deadline_pool, proxy_for
 from worker.orchestrator.errors import MaybeSentError, NeverSentError, OrchestratorError
 from worker.outbound import Rules, is_loopback, refusal
 
 #: No byte of the request was handed to a peer. ``ProxyError``: the proxy would not open the tunnel to it.
 _NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.PoolTimeout,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
+#: Whatever else can end an exchange.
+_BROKEN = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpx.DecodingError,
 )
 #: What httpx's own client sends.
 _DEFAULT_HEADERS = {
@@ -104,11 +113,12 @@ class HttpClient:
         self._timeout_s = timeout_ms / 1000
         parts = urlsplit(base_url)
         host = parts.hostname or ""
-        self._base_url = base_url
-        # no httpx.Client: cookies, redirects and event hooks are not wanted, and cost as much as the exchange itself
-        self._headers = httpx.Headers(_DEFAULT_HEADERS | headers)
+        self._url = httpx.URL(base_url)
+        # httpcore as it is: cookies, redirects, event hooks and models of httpx are not wanted, and cost as much as the
+        # exchange itself
+        self._headers = _header_pairs({"Host": self._url.netloc.decode("ascii")} | _DEFAULT_HEADERS | headers)
         self._extensions = {"timeout": httpx.Timeout(self._timeout_s).as_dict()}
-        self._transport = DeadlineTransport(
+        self._pool = deadline_pool(
             rules, proxy_url=None if is_loopback(host) else proxy_for(parts.scheme, host)
         )
 
@@ -117,7 +127,7 @@ class HttpClient:
         method: Literal["GET", "POST"],
         path: str,
         body: str | None = None,
-        auth: httpx.Auth | None = None,
+        auth: Callable[[], Mapping[str, str]] | None = None,
     ) -> Reply:
         """One exchange.
 
@@ -125,7 +135,7 @@ class HttpClient:
             method: of the request.
             path: below the base URL.
             body: text to send as UTF-8.
-            auth: adds headers as the request leaves.
+            auth: gives further headers as the request leaves, so that nothing else ever holds them.
 
         Raises:
             NeverSentError: nothing left this machine.
@@ -141,22 +151,37 @@ class HttpClient:
                 f"cannot connect ({refusal(error) or type(error).__name__})",
                 fix="check SESSION_EXECUTOR_ORCHESTRATOR_URL and that the service is up",
             )
-        except httpx.HTTPError as error:
+        except _BROKEN as error:
             failure = MaybeSentError(f"no answer ({type(error).__name__})", fix="its outcome is looked up")
-        # raised out here so that it carries no context: httpx's errors hold the request, and that the API key
+        # raised out here so that it carries no context: what was raised there has the request in its frames, and that
+        # the API key
         raise failure
 
-    def _exchange(self, method: str, path: str, content: bytes | None, auth: httpx.Auth | None) -> Reply:
-        request = httpx.Request(
-            method, self._base_url + path, headers=self._headers, content=content, extensions=self._extensions
-        )
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        auth: Callable[[], Mapping[str, str]] | None,
+    ) -> Reply:
+        headers = list(self._headers)
+        if content is not None:
+            headers.append((b"Content-Length", b"%d" % len(content)))
         if auth is not None:
-            request = next(auth.sync_auth_flow(request))
-        response = self._transport.handle_request(request)
+            headers += _header_pairs(auth())
+        url = httpcore.URL(
+            scheme=self._url.raw_scheme,
+            host=self._url.raw_host,
+            port=self._url.port,
+            target=self._url.raw_path.rstrip(b"/") + path.encode("ascii"),
+        )
+        response = self._pool.handle_request(
+            httpcore.Request(method, url, headers=headers, content=content, extensions=self._extensions)
+        )
         try:
             chunks: list[bytes] = []
             size = 0
-            for chunk in response.iter_bytes():
+            for chunk in _decoded(response):
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > MAX_REPLY_BYTES:
@@ -164,12 +189,41 @@ class HttpClient:
         finally:
             response.close()
         return Reply(
-            response.status_code,
+            response.status,
             b"".join(chunks),
-            parse_retry_after(response.headers.get("retry-after"), now_s=time.time()),
-            response.headers.get("x-trace-id", ""),
+            parse_retry_after(_header(response.headers, b"retry-after"), now_s=time.time()),
+            _header(response.headers, b"x-trace-id") or "",
         )
 
     def close(self) -> None:
         """Close the pool."""
-        self._transport.close()
+        self._pool.close()
+
+
+class _Undecoded(httpx.SyncByteStream):
+    """What httpx takes the coding off."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._response.iter_stream()
+
+
+def _decoded(response: httpcore.Response) -> Iterator[bytes]:
+    """The body, piece by piece as it comes, without its content coding."""
+    if _header(response.headers, b"content-encoding") is None:
+        return response.iter_stream()
+    return httpx.Response(
+        response.status, headers=list(response.headers), stream=_Undecoded(response)
+    ).iter_bytes()
+
+
+def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str | None:
+    """A header's value, of several all, with a comma between; None when it is not there."""
+    values = [value.decode("utf-8", "replace") for key, value in headers if key.lower() == name]
+    return ", ".join(values) if values else None
+
+
+def _header_pairs(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]

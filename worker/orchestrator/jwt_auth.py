@@ -12,10 +12,9 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import httpx
 import jwt
 import rfc8785
 
@@ -127,6 +126,17 @@ class JwtSigner:
             {"typ": "intent_extension", "jti": str(uuid.uuid4()), "policy": policy}, EXTENSION_S
         )
 
+    def headers(self, digest: str = "") -> dict[str, str]:
+        """Fresh tokens as the headers of one request.
+
+        Args:
+            digest: of the quote request that is to be sponsored; ``""``: no extension token.
+        """
+        headers = {"Authorization": f"Bearer {self.access_token()}"}
+        if digest:
+            headers["X-Intent-Extension"] = f"Bearer {self.extension_token(digest)}"
+        return headers
+
     def _sign(self, claims: dict[str, Any], lifetime_s: int) -> str:
         now_s = int(self._clock())
         return jwt.encode(
@@ -136,26 +146,6 @@ class JwtSigner:
             # the SDK's header has no ``typ``, which None takes out
             {"kid": self._key_id, "typ": None},
         )
-
-
-class JwtAuth(httpx.Auth):
-    """Puts fresh tokens on a request as it leaves, so that nothing else ever holds one.
-
-    Args:
-        signer: makes the tokens.
-        digest: of the quote request that is to be sponsored; ``""``: no extension token.
-    """
-
-    def __init__(self, signer: JwtSigner, digest: str = "") -> None:
-        self._signer = signer
-        self._digest = digest
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """The headers of one request; a refusal is an answer like any other."""
-        request.headers["Authorization"] = f"Bearer {self._signer.access_token()}"
-        if self._digest:
-            request.headers["X-Intent-Extension"] = f"Bearer {self._signer.extension_token(self._digest)}"
-        yield request
 
 
 def _load(text: str) -> tuple[Any, str, str] | str:

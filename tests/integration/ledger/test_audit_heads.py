@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import redis
 
 from worker.audit import AuditTrail, Head
 from worker.devnet.valkey import LocalRedis
@@ -73,7 +73,8 @@ def test_with_a_stream_each_line_is_there_at_once(redis_url: str) -> None:
     kept = heads(redis_url, "lines")
     for number in range(1, 4):
         kept.keep(head(number), f"line {number}")
-    with redis.Redis.from_url(redis_url, protocol=2, decode_responses=True) as client:
+    client: Any = connect(redis_url, timeout_ms=2_000)
+    with client:
         assert [fields["line"] for _, fields in client.xrange("lines")] == ["line 1", "line 2", "line 3"]
     assert kept.of(LOG) == head(3)
 
@@ -95,6 +96,7 @@ def test_a_fork_keeps_its_own(redis_url: str) -> None:
 def test_a_process_that_ends_keeps_its_last(own_redis: LocalRedis, tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
+from typing import Any
 from tests.integration.ledger.test_audit_heads import heads
 from worker.audit import AuditTrail
 trail = AuditTrail(Path({str(tmp_path / "audit.jsonl")!r}), heads({own_redis.url!r}))
@@ -124,5 +126,6 @@ def test_redis_away_is_no_reason_to_write_no_line(own_redis: LocalRedis, tmp_pat
     own_redis.start()
     trail.write("moved")
     kept.flush()
-    with redis.Redis.from_url(own_redis.url, protocol=2, decode_responses=True) as client:
+    client: Any = connect(own_redis.url, timeout_ms=2_000)
+    with client:
         assert [value.partition(" ")[0] for value in client.hvals(HEADS)] == ["4"]
