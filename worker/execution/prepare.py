@@ -85,15 +85,27 @@ def read_for_signing(
     Raises:
         As ``usable_session`` and ``read_chain``.
     """
-    handed, runtime.handed = runtime.handed, None
-    if (
-        isinstance(handed, _Handed)
-        and (handed.intent_id, handed.session.session_id) == (intent_id, session_id)
-        and time.monotonic() - handed.read_s < runtime.hand_over_s
-    ):
+    handed = _handed_to(runtime, intent_id)
+    runtime.handed = None
+    if handed is not None and handed.session.session_id == session_id:
         return handed.session, handed.state
     session = usable_session(runtime, session_id)
     return session, read_chain(runtime, session)
+
+
+def looked_at_ledger(runtime: Runtime, intent_id: str) -> bool:
+    """Whether ``prepare`` has found the ledger whole for this intent a moment ago.
+
+    What has lost something since then has lost the record of that moment, too.
+    """
+    return _handed_to(runtime, intent_id) is not None
+
+
+def _handed_to(runtime: Runtime, intent_id: str) -> _Handed | None:
+    handed = runtime.handed
+    if not isinstance(handed, _Handed) or handed.intent_id != intent_id:
+        return None
+    return handed if time.monotonic() - handed.read_s < runtime.hand_over_s else None
 
 
 def prepare(runtime: Runtime, intent_id: str) -> None:

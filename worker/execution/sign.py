@@ -15,6 +15,7 @@ from worker.execution.prepare import (
     digests,
     end_if_out_of_time,
     judge,
+    looked_at_ledger,
     must_enable,
     read_for_signing,
     require_running,
@@ -33,7 +34,7 @@ from worker.signing.sign import psigs
 
 def sign(runtime: Runtime, intent_id: str) -> None:
     """Do the stage for one intent, unless the ledger was lost; see ``run_stage``."""
-    if held_back(runtime, intent_id):
+    if not looked_at_ledger(runtime, intent_id) and held_back(runtime, intent_id):
         return
     run_stage(runtime, intent_id, (State.AUTHORIZED,), _work, Attempt.end_by_error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from worker.intents.states import State
@@ -37,6 +38,12 @@ class Swap:
     def from_json(cls, value: dict[str, str]) -> Swap:
         """The inverse of ``to_json``."""
         return cls(value["sell"], int(value["sellAmount"]), value["buy"], int(value["least"]))
+
+
+@lru_cache(maxsize=1_024)  # a record is asked for its id some thirty times on its way
+def _intent_id(session_id: str, key: str) -> str:
+    digest = hashlib.sha256(f"{session_id}\n{key}".encode()).hexdigest()
+    return f"int_{session_id.removeprefix('ses_')}_{digest[:24]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +80,7 @@ class TradeIntent:
 
         The session's digits come first so that a record's Redis slot can be derived from its id alone.
         """
-        session = self.session_id.removeprefix("ses_")
-        digest = hashlib.sha256(f"{self.session_id}\n{self.idempotency_key}".encode()).hexdigest()
-        return f"int_{session}_{digest[:24]}"
+        return _intent_id(self.session_id, self.idempotency_key)
 
     def payload(self) -> str:
         """Canonical JSON of what was asked; two requests are the same iff these are equal.

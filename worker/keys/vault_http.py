@@ -34,6 +34,11 @@ _MAX_BODY = 1 << 20
 #: A standby node sends to the active one; what sends further goes in circles.
 _MAX_REDIRECTS = 2
 
+#: Addresses whose requests a session keeps: keys, and what else is read of Vault.
+_BLANKS = 256
+#: Arguments of a read that does not differ from others of its URL but in its headers.
+_PLAIN = frozenset({"headers", "allow_redirects", "stream", "timeout", "verify", "cert", "proxies", "params"})
+
 KvVersion = Literal[1, 2]
 
 
@@ -129,6 +134,37 @@ class VaultReplyError(Exception):
     def text(self) -> str:
         """Vault's words on one line, shortened."""
         return " ".join("; ".join(self.errors).split())[:200]
+
+
+class _Session(requests.Session):
+    """What ``requests`` works out anew for each read of the same URL (its parts, cookies, a proxy) is worked out once.
+
+    That is a third of what reading a key from a Vault on the same machine costs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blanks: dict[str, requests.PreparedRequest] = {}
+
+    def request(self, method: str, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As the original."""
+        plain = kwargs.keys() <= _PLAIN and not kwargs.get("proxies") and not kwargs.get("params")
+        if method not in ("get", "GET") or args or not plain or not isinstance(url, str):
+            return super().request(method, url, *args, **kwargs)
+        if url not in self._blanks:
+            if len(self._blanks) >= _BLANKS:
+                self._blanks.clear()
+            self._blanks[url] = self.prepare_request(requests.Request("GET", url))
+        request = self._blanks[url].copy()
+        assert request.url is not None
+        request.headers.update(kwargs.get("headers") or {})
+        return self.get_adapter(request.url).send(
+            request,
+            stream=bool(kwargs.get("stream")),
+            timeout=kwargs.get("timeout"),
+            verify=kwargs.get("verify", True),
+            cert=kwargs.get("cert"),
+        )
 
 
 class StrictAdapter(RawAdapter):
@@ -310,6 +346,9 @@ class VaultHttp:
     ) -> None:
         tls = tls or Tls()
         verify, cert = tls.verify(), tls.client_cert()
+        session = _Session()
+        # hvac takes these from the session that it is given
+        session.verify, session.cert = verify, cert
         self._client = hvac.Client(
             url=addr,
             token="",  # an empty one keeps hvac from reading VAULT_TOKEN or ~/.vault-token
@@ -319,13 +358,15 @@ class VaultHttp:
             verify=verify,
             # hvac would take VAULT_CLIENT_CERT for None
             cert=cast(Any, cert or ()),
+            session=session,
         )
         self._kv_version = kv_version
         self._adapter = cast(StrictAdapter, self._client.adapter)
         self._adapter.timeout_s = timeout_s
         self._adapter.redirect_hosts = redirect_hosts
         self._adapter.rules = rules
-        # No proxy from the environment (it would see a token sent over http), no password from ~/.netrc.
+        # No proxy from the environment (it would see a token sent over http), no password from ~/.netrc. What is read
+        # counts on it.
         self._adapter.session.trust_env = False
         guard(self._adapter.session, rules)
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NoReturn
 
 from eth_abi.exceptions import EncodingError
@@ -60,6 +61,11 @@ class AcceptedRisk:
     who: str
     at_ms: int
     words: str
+
+
+@lru_cache(maxsize=256)  # to make one is to check one; most sessions have none
+def _no_rules(scope: str) -> ScopeRules:
+    return ScopeRules(scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class RegisteredSession:
             source: the intent's ``source``.
         """
         scopes = [SESSION_SCOPE, *([source] if source.startswith(STRATEGY_SCOPE) else [])]
-        return tuple(self.rules.get(scope, ScopeRules(scope)) for scope in scopes)
+        return tuple(self.rules.get(scope) or _no_rules(scope) for scope in scopes)
 
     @property
     def actions(self) -> tuple[Action, ...]:
