@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tasks.poison import PoisonBox
 from tests.support.cli import PREFIX, Run
 from tests.support.pipeline import Pipeline, transfer
 from tests.support.sessions import USDC
 from worker.devnet.devnet import Devnet
 from worker.intents.states import State
+from worker.ledger.connection import connect
 
 OTHER = "0x" + "77" * 20
 
@@ -159,22 +161,32 @@ _SAME_EVERY_TIME = (
     (re.compile(r"after \d+ s"), "after 210 s"),
     (re.compile(r"(?<= )\d\d:\d\d:\d\d(?= +│)"), "23:59:59"),
     (re.compile(r"(attempts +)\d+"), r"\g<1>4"),
+    (re.compile(r"(keys +)0x[0-9a-fA-F]{40}"), r"\g<1>0x" + "3" * 40),
+    (re.compile(r"(permission +)0x[0-9a-f]{64}"), r"\g<1>0x" + "5" * 64),
+    (re.compile(r"time left: \d\d:\d\d:\d\d"), "time left: 23:59:59"),
+    (re.compile(r"psn_[0-9a-f]{16}"), "psn_" + "4" * 16),
     (re.compile(r"(prepare|sign|submit|watch) \d+"), r"\g<1> 0"),
 )
 
 
-def test_the_page_shows_what_the_commands_print(busy: Busy, command: Run) -> None:
+def test_the_page_shows_what_the_commands_print(busy: Busy, command: Run, redis_url: str) -> None:
     """``UPDATE_DOCS=1`` writes the page anew."""
-    _, ids = busy
+    pipeline, ids = busy
+    box = PoisonBox(connect(redis_url, timeout_ms=2_000))
     text = PAGE.read_text()
     shown = (
         ("status",),
         ("why", ids["refused"]),
         ("why", ids["slow"]),
         ("intents", "show", ids["done"]),
+        ("sessions", "show", pipeline.session.session_id),
+        ("poison", "list"),
     )
     blocks: list[str] = []
     for arguments in shown:
+        if arguments[0] == "poison":  # not before: `status` counts it
+            box.put("not-json", "prepare", b"<html><body>502</body></html>")
+            box.put("refused-request", "prepare", b'{"to":"0x12"}', why="to: is no address")
         block = f"$ session-executor {' '.join(arguments)}\n{command(*arguments)[1]}"
         for pattern, same in _SAME_EVERY_TIME:
             block = pattern.sub(same, block)
