@@ -33,7 +33,7 @@ def _marked(mark: str) -> list[str]:
 
 def _gone(mark: str) -> list[str]:
     """What is still running a moment later: a process in its last breath is no process left behind."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (left := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left

@@ -55,7 +55,7 @@ def health(service: Service, *, path: str = "") -> int:
     if path:
         env["PATH"] = f"{path}{os.pathsep}{env['PATH']}"
     return subprocess.run(
-        service.health, env=env, cwd=service.working_dir or None, capture_output=True, timeout=20, check=False
+        service.health, env=env, cwd=service.working_dir or None, capture_output=True, timeout=60, check=False
     ).returncode
 
 

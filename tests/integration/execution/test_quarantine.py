@@ -31,7 +31,7 @@ def die(pipeline: Pipeline, intent_id: str, stage: str, call: str, *, times: int
     for _ in range(times):
         dying = pipeline.new_runtime()
         setattr(getattr(dying, target), name, killed)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not _dies(dying, stage, intent_id):  # the lease of the one before still runs
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -96,7 +96,7 @@ def test_those_that_died_together_are_tried_one_at_a_time(short_lease: Pipeline)
         raise KilledError
 
     setattr(dying.orchestrator, "quote", kill)  # noqa: B010 - its type says that it takes a request
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not _dies(dying, "prepare", killer):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -186,7 +186,7 @@ def one_node_cluster(tmp_path: Path) -> Generator[LocalRedis]:
     with start_local(tmp_path / "cluster", extra=extra) as node:
         with redis.Redis.from_url(node.url, protocol=2) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
                 assert time.monotonic() < end
                 time.sleep(0.05)

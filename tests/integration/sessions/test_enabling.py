@@ -54,7 +54,7 @@ def send(devnet: Devnet, session: RegisteredSession) -> None:
     transaction = {"from": RELAYER, "to": to, "data": "0x" + data.hex()}
     devnet.rpc.call("eth_call", transaction, "latest")  # raises with the reason if it reverts
     tx_hash = devnet.rpc.call("eth_sendTransaction", transaction)
-    deadline = time.monotonic() + 10  # anvil mines at once, but not before it answers
+    deadline = time.monotonic() + 60  # anvil mines at once, but not before it answers
     while (receipt := devnet.rpc.call("eth_getTransactionReceipt", tx_hash)) is None:
         assert time.monotonic() < deadline, "the transaction was not mined"
         time.sleep(0.01)

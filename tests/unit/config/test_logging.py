@@ -265,7 +265,7 @@ class TestLibraries:
                 for task, args in ((sign, [7]), (give, [])):
                     result = task.apply_async(args)
                     try:
-                        result.get(timeout=10)
+                        result.get(timeout=60)
                     except ValueError:
                         pass
             """
