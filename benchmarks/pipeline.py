@@ -273,7 +273,8 @@ def ours(
                     workers=workers,
                     concurrency=processes,
                     beat=False,
-                    settings={"POLL_INITIAL_MS": "500"} | custody | (settings or {}),
+                    # JSON, as docker-compose.yml has it
+                    settings={"POLL_INITIAL_MS": "500", "LOG_JSON": "true"} | custody | (settings or {}),
                 )
             )
         yield Ours(stack, server)
@@ -282,7 +283,7 @@ def ours(
 def main(argv: list[str]) -> int:
     """Run it; 0, or 1 with one line when a real part is missing."""
     parser = report.arguments(
-        "the whole pipeline against the SDK's", number=400, rounds=5, warm_up=100, unit="intents"
+        "the whole pipeline against the SDK's", number=800, rounds=5, warm_up=100, unit="intents"
     )
     parser.add_argument("--brief", action="store_true", help="throughput only")
     parser.add_argument("--history", type=int, default=100_000, help="final records of the history part")
