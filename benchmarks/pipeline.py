@@ -63,8 +63,11 @@ _LIMIT = 10**24
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 #: The side that is measured, and everything else.
 _MEASURED, _OTHER = 0, 1
-#: SDK transactions in flight at the same time; more does not make node faster.
-_PARALLEL = 16
+#: How many transactions of the SDK are under way at the same time: each waits half a second for its first status, so one
+#: after the other leaves the processor idle, and with the last number it has no idle time left.
+_ONE, _PARALLEL, _FULL = 1, 16, 64
+#: So few of them one after the other: each takes half a second.
+_IN_A_ROW = 16
 _WAIT_S = 600
 #: A trade's share of what is asked per second, for latency.
 RATES = (20, 100, 200)
@@ -314,32 +317,50 @@ def _throughput(number: int, rounds: int, warm_up: int) -> float:
         }
         with us.stopped():
             sdk.ask(asked)
-            _sdk_round(sdk, warm_up)
+            _sdk_round(sdk, warm_up, _FULL)
         us.round(warm_up)
-        pairs: list[tuple[Cost, Cost]] = []
+        theirs: dict[int, list[Cost]] = {_ONE: [], _PARALLEL: [], _FULL: []}
+        mine: list[Cost] = []
         for _ in range(rounds):
             with us.stopped():
-                theirs = _sdk_round(sdk, number)
-            pairs.append((theirs, us.round(number)))
-    throughput = [mine.per_second / theirs.per_second for theirs, mine in pairs]
-    cpu = [theirs.cpu_ms / mine.cpu_ms for theirs, mine in pairs]
+                for parallel, costs in theirs.items():
+                    costs.append(_sdk_round(sdk, number if parallel > 1 else _IN_A_ROW, parallel))
+            mine.append(us.round(number))
+    ratios = {
+        parallel: [own.per_second / cost.per_second for own, cost in zip(mine, costs, strict=True)]
+        for parallel, costs in theirs.items()
+    }
+    cpu = [cost.cpu_ms / own.cpu_ms for own, cost in zip(mine, theirs[_FULL], strict=True)]
+    words = {_ONE: "one after the other", _PARALLEL: f"{_PARALLEL} at a time", _FULL: f"{_FULL} at a time"}
     report.say()
     report.table(
         ("one processor each", "min", "median", "max"),
         (
-            ("SDK, intents per second", *report.spread([theirs.per_second for theirs, _ in pairs], 1)),
-            ("ours, intents per second", *report.spread([mine.per_second for _, mine in pairs], 1)),
-            ("SDK, CPU ms per intent", *report.spread([theirs.cpu_ms for theirs, _ in pairs], 2)),
-            ("ours, CPU ms per intent", *report.spread([mine.cpu_ms for _, mine in pairs], 2)),
-            ("throughput, ours / SDK", *report.spread(throughput, 2)),
+            *(
+                (
+                    f"SDK, {words[parallel]}: per second",
+                    *report.spread([cost.per_second for cost in costs], 1),
+                )
+                for parallel, costs in theirs.items()
+            ),
+            ("ours: per second", *report.spread([cost.per_second for cost in mine], 1)),
+            (
+                f"SDK, {words[_FULL]}: CPU ms per intent",
+                *report.spread([cost.cpu_ms for cost in theirs[_FULL]], 2),
+            ),
+            ("ours: CPU ms per intent", *report.spread([cost.cpu_ms for cost in mine], 2)),
+            *(
+                (f"throughput, ours / SDK {words[parallel]}", *report.spread(found, 2))
+                for parallel, found in ratios.items()
+            ),
             ("CPU, SDK / ours", *report.spread(cpu, 2)),
         ),
     )
-    return statistics.median(throughput)
+    return statistics.median(ratios[_PARALLEL])
 
 
-def _sdk_round(sdk: Sdk, count: int) -> Cost:
-    answer = sdk.ask({"count": count, "parallel": _PARALLEL})
+def _sdk_round(sdk: Sdk, count: int, parallel: int) -> Cost:
+    answer = sdk.ask({"count": count, "parallel": parallel})
     return Cost(count, answer["wall_us"] / 1e6, answer["cpu_us"] / 1e6)
 
 
