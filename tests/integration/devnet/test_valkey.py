@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import stat
 from pathlib import Path
@@ -14,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.support.need import missing
+from tests.support.processes import lives
 from worker.devnet.valkey import LocalRedis, LocalRedisError, find_server
 from worker.ledger.health import check_redis
 from worker.ledger.redis_ledger import RedisLedger
@@ -29,14 +29,6 @@ def binary() -> Path:
         missing("an embedded Valkey", error.fix)
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 class TestLocalRedis:
     """One process of our own, fit for the ledger."""
 
@@ -49,8 +41,8 @@ class TestLocalRedis:
         with LocalRedis(binary=binary) as server:
             pid = server.pid
             folder = Path(f"/proc/{pid}/cwd").readlink() if Path("/proc").is_dir() else tmp_path / "none"
-            assert alive(pid)
-        assert not alive(pid)
+            assert lives(pid)
+        assert not lives(pid)
         assert not folder.exists()
 
     def test_it_ends_when_the_block_fails(self, binary: Path) -> None:
@@ -63,7 +55,7 @@ class TestLocalRedis:
 
         with pytest.raises(ZeroDivisionError):
             fail_inside()
-        assert [alive(pid) for pid in pids] == [False]
+        assert [lives(pid) for pid in pids] == [False]
 
     def test_data_of_a_given_folder_survive_and_the_password_does_not_stay_there(
         self, binary: Path, tmp_path: Path
@@ -106,7 +98,7 @@ class TestLocalRedis:
             client.set("kept", "yes")
             port, pid = server.port, server.pid
             server.kill()
-            assert not alive(pid)
+            assert not lives(pid)
             server.start()
             assert (server.port, client.get("kept")) == (port, b"yes")
 
