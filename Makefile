@@ -7,8 +7,7 @@ SOURCES := worker tasks config tests benchmarks
 TEST_PROCESSES ?= 4
 
 .PHONY: help demo test check format conformance fuzz budgets onchain chaos restarts bench bench-sign bench-policy
-.PHONY: bench-keys bench-memory vault vault-faults leaks lock clean
-.PHONY: bench-keys bench-memory inflight vault vault-faults lock clean
+.PHONY: bench-keys bench-memory inflight vault vault-faults leaks lock clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
