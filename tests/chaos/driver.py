@@ -61,6 +61,8 @@ SETTINGS = {
 #: Every submit is held this long, so that something can happen while it is under way.
 _HOLD_POST_MS = 500
 _API = "/intent"
+#: How often the driver looks at how many faults were met.
+_LOOK_S = 0.5
 #: How much of the log of a process that ended by itself is kept: a traceback.
 _LAST_LINES = 60
 #: How often a place is aimed at before it counts as out of reach.
@@ -174,6 +176,8 @@ class Chaos:
         self.sampled_over_limit = 0
         self.said: list[str] = []
         self.last_blow = time.monotonic()
+        self._looked_s = 0.0
+        self._hits = 0
         self._storm_s = storm_s
         self._storm_ends = 0.0
         self._stormed = False
@@ -333,6 +337,7 @@ class Chaos:
         for place in self.reached():
             if on_reached is not None:
                 on_reached(place)
+        self._see_faults()
         if self._storm_ends and time.monotonic() > self._storm_ends:
             self._storm_ends = 0.0
             self.hold_posts()
@@ -351,6 +356,20 @@ class Chaos:
         with contextlib.suppress(ServiceError):
             spent, reserved = self.budget()
             self.sampled_over_limit += spent + reserved > self.limit
+
+    def _see_faults(self) -> None:
+        """What a service answers with is a blow when it is answered: some of what was ordered waits for the next request."""
+        if time.monotonic() - self._looked_s < _LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        hits = sum(
+            fault["hits"]
+            for fault in self.devnet.faults()
+            if fault["action"] in {"respond", "drop_after_accept"} and fault["times"]
+        )
+        if hits > self._hits:
+            self.last_blow = time.monotonic()
+        self._hits = hits
 
     def settle(
         self,
