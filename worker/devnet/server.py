@@ -227,6 +227,8 @@ def serve(
             lifespan="off",
             http="h11",
             timeout_graceful_shutdown=GRACE_S,
+            # as usual servers and balancers; clients give idle connections up earlier, and never write to a dead one
+            timeout_keep_alive=60,
         )
         server = uvicorn.Server(config)
         if stop_on_stdin_eof:

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -111,6 +114,15 @@ class TestStart:
         assert devnet.chain_id == devnet.rpc.quantity("eth_chainId") == 8453
         chain = Chain(devnet.rpc)
         assert chain.read(USDC, bytes.fromhex("313ce567")) == (6).to_bytes(32)
+
+    def test_an_idle_connection_outlives_its_clients_patience(self, devnet: Devnet) -> None:
+        """A client of httpx gives one up after 5 s; closed by the server at that moment, a request would be lost."""
+        host = urlsplit(devnet.orchestrator_url).netloc
+        with closing(HTTPConnection(host, timeout=30)) as connection:
+            for wait_s in (6, 0):
+                connection.request("GET", "/devnet/faults", headers={"x-api-key": devnet.api_key})
+                connection.getresponse().read()
+                time.sleep(wait_s)
 
     def test_two_devnets_live_side_by_side(self, devnet: Devnet) -> None:
         with start_devnet() as other:
